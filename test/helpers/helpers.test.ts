@@ -13,6 +13,7 @@ import { WebSocketServer } from 'ws'
 import { childEnvironment, nodeArguments } from './child.ts'
 import { connect, upgradeStatus } from './client.ts'
 import { startRedis } from './redis.ts'
+import { startRedisCluster } from './redis-cluster.ts'
 import { startProxy } from './tcp-proxy.ts'
 import { until } from './until.ts'
 
@@ -101,6 +102,15 @@ t.test('a Redis dies with the process that started it, even by SIGKILL', async (
   t.ok(alive(pid))
   child.kill('SIGKILL')
   await until(() => !alive(pid), { what: 'the orphan to end' })
+})
+
+t.test('the servers of a shard of a cluster replace each other as often as they are asked to', async t => {
+  const cluster = await startRedisCluster(t, { replicas: 1 })
+  for (const how of [undefined, 'FORCE', undefined, 'FORCE', 'FORCE', 'TAKEOVER', undefined] as const) {
+    const replica = await cluster.replicaOf(await cluster.masterOf(0))
+    await cluster.failover(replica, how)
+    t.equal(await cluster.masterOf(0), replica, how ?? 'with the consent of the master')
+  }
 })
 
 t.test('a proxy keeps what it carries in order, also when its delay is shortened meanwhile', async t => {

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { hashTagOf, slotCount, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
 import { ClusterBus } from './cluster-bus.ts'
 import { freePort } from './ports.ts'
+import { stopWrites } from './replication.ts'
 import { startRedis, type TestRedis } from './redis.ts'
 import { until } from './until.ts'
 
@@ -39,7 +40,10 @@ export interface TestCluster {
    * the slot is not yet.
    */
   migrate (slot: number, to: ClusterNode, between?: () => Promise<void>): Promise<void>
-  /** Makes a replica the master of its shard. `FORCE`: without asking the master. Resolves when all servers know. */
+  /**
+   * Makes a replica the master of its shard. `FORCE`: without asking the master. Resolves when all servers know. A replica that was elected
+   * lately takes over without an election, once its master takes no more writes.
+   */
   failover (replica: ClusterNode, how?: 'FORCE' | 'TAKEOVER'): Promise<void>
   /** Cuts a server off from all others, or lets it in again. Clients reach it as before, and it its replicas. */
   isolate (node: ClusterNode, on: boolean): void
@@ -71,7 +75,7 @@ export async function startRedisCluster (t: Test, options: ClusterOptions = {}):
   const nodes = await Promise.all(Array.from({ length: masters * (1 + replicas) }, start))
   await meet(nodes, masters)
   for (const [index, replica] of nodes.slice(masters).entries()) await replica.admin.cluster('REPLICATE', nodes[index % masters]?.id ?? '')
-  const cluster = new Cluster(nodes, replicas, bus, start)
+  const cluster = new Cluster(nodes, replicas, bus, start, nodeTimeoutMs)
   await cluster.healthy()
   return cluster
 }
@@ -123,12 +127,17 @@ class Cluster implements TestCluster {
   readonly #replicas: number
   readonly #bus: ClusterBus
   readonly #start: () => Promise<ClusterNode>
+  /** For how long after an election the same replica cannot be elected again. */
+  readonly #electedMs: number
+  /** When each server was asked to be elected. */
+  readonly #elections = new Map<ClusterNode, number>()
 
-  constructor (nodes: ClusterNode[], replicas: number, bus: ClusterBus, start: () => Promise<ClusterNode>) {
+  constructor (nodes: ClusterNode[], replicas: number, bus: ClusterBus, start: () => Promise<ClusterNode>, nodeTimeoutMs: number) {
     this.nodes = nodes
     this.#replicas = replicas
     this.#bus = bus
     this.#start = start
+    this.#electedMs = 4 * nodeTimeoutMs
   }
 
   get addresses (): TestCluster['addresses'] {
@@ -146,10 +155,7 @@ class Cluster implements TestCluster {
   }
 
   async replicaOf ({ id }: ClusterNode): Promise<ClusterNode> {
-    for (const node of await this.#alive()) {
-      const mine = (await node.admin.cluster('NODES') as string).split('\n').find(line => line.includes('myself'))
-      if (mine?.split(' ')[3] === id) return node
-    }
+    for (const node of await this.#alive()) if (await masterIdOf(node) === id) return node
     throw new Error(`${id} has no replica`)
   }
 
@@ -170,8 +176,15 @@ class Cluster implements TestCluster {
   }
 
   async failover (replica: ClusterNode, how?: 'FORCE' | 'TAKEOVER'): Promise<void> {
-    await replica.admin.call('CLUSTER', 'FAILOVER', ...(how === undefined ? [] : [how]))
+    // Redis would count the votes of the last election again: the others know better, and depose the replica at once or some seconds later.
+    const elected = how !== 'TAKEOVER' && performance.now() - (this.#elections.get(replica) ?? -Infinity) >= this.#electedMs
+    if (elected) this.#elections.set(replica, performance.now())
+    const master = elected || how !== undefined ? undefined : this.#byId(await masterIdOf(replica))
+    if (master !== undefined) await stopWrites(master, replica, 5_000)
+    const way = elected ? how : 'TAKEOVER'
+    await replica.admin.call('CLUSTER', 'FAILOVER', ...(way === undefined ? [] : [way]))
     await until(async () => (await replica.admin.role() as unknown[])[0] === 'master', { what: 'the replica to be master' })
+    await master?.admin.call('CLIENT', 'UNPAUSE')
     await this.healthy()
   }
 
@@ -257,6 +270,12 @@ class Cluster implements TestCluster {
     if (node === undefined) throw new Error(`no server has the id '${id}'`)
     return node
   }
+}
+
+/** Of the server's master; '-' where it is a master itself. */
+async function masterIdOf ({ admin }: ClusterNode): Promise<string> {
+  const mine = (await admin.cluster('NODES') as string).split('\n').find(line => line.includes('myself'))
+  return mine?.split(' ')[3] ?? ''
 }
 
 async function isAnswering ({ admin }: ClusterNode): Promise<boolean> {
