@@ -13,6 +13,7 @@ import { Subscriptions } from './link/subscriptions/subscriptions.ts'
 import { LogFollowers } from './log/followers.ts'
 import { Audit } from './membership/audit.ts'
 import { LogOpening } from './log/opening.ts'
+import { isInLog } from './log/page.ts'
 import { BlockStore } from './membership/blocks.ts'
 import { Lease } from './membership/lease.ts'
 import { OccupancyStore } from './membership/occupancy.ts'
@@ -179,12 +180,12 @@ export class Partition {
   }
 
   stats (): Record<string, number> {
-    const command = this.#links.command.stats()
-    const subscribe = this.#links.subscribe.stats()
+    const [command, subscribe] = [this.#links.command.stats(), this.#links.subscribe.stats()]
+    const { envelopesUnknown = 0, ...followers } = this.#followers.stats()
     return {
       ...this.lease.stats(),
       ...(this.#ownsWriter ? this.writer.stats() : {}),
-      ...this.#followers.stats(),
+      ...followers,
       ...this.#evictions.stats(),
       ...this.#links.command.bulk.stats(),
       redisUp: Number(this.#links.command.up && this.#links.subscribe.up),
@@ -193,7 +194,7 @@ export class Partition {
       redisReconnects: command.reconnects + subscribe.reconnects,
       channelsWanted: this.subscriptions.wanted,
       channelsSubscribed: this.subscriptions.acked,
-      envelopesUnknown: this.#badEnvelopes
+      envelopesUnknown: this.#badEnvelopes + envelopesUnknown
     }
   }
 
@@ -259,6 +260,7 @@ export class Partition {
     if (this.#probe.received(bytes)) return
     const envelope = decode(bytes)
     if (envelope === undefined) {
+      if (isInLog(bytes, this.#followers.position(this.#keys.groupOf(channel.toString()) ?? ''))) return
       this.#badEnvelopes++
       return this.#warnBadEnvelope({ channel: channel.toString(), bytes: bytes.length })
     }

@@ -1,3 +1,4 @@
+import { oncePerMinute } from '../../../logging.ts'
 import { isLogStart, logStart, samePosition } from '../../position.ts'
 import type { GapReason, LocalInstance, LoggedEnvelope, LogPosition } from '../../backplane.ts'
 import type { StoredEnvelope } from '../envelope.ts'
@@ -20,8 +21,10 @@ export class CatchUp {
   readonly #local: LocalInstance
   readonly #order: CopyOrder
   readonly #isGone: (follower: LogFollower) => boolean
+  readonly #warnUnknown: (fields: object) => void
   #repairedMessages = 0
   #duplicates = 0
+  #unknown = 0
 
   /** `isGone` tells whether a follower's group is no longer followed. */
   constructor (link: Link, keys: Keys, local: LocalInstance, order: CopyOrder, isGone: (follower: LogFollower) => boolean) {
@@ -30,10 +33,11 @@ export class CatchUp {
     this.#local = local
     this.#order = order
     this.#isGone = isGone
+    this.#warnUnknown = oncePerMinute(local.log, 'envelope_unknown')
   }
 
   stats (): Record<string, number> {
-    return { repairedMessages: this.#repairedMessages, duplicatesDropped: this.#duplicates }
+    return { repairedMessages: this.#repairedMessages, duplicatesDropped: this.#duplicates, envelopesUnknown: this.#unknown }
   }
 
   /** Delivers a live message that follows the last one, or drops one that was delivered before. */
@@ -72,9 +76,11 @@ export class CatchUp {
       for (const message of page.messages) {
         if (!this.#order.mayDeliver(follower, message)) return 'held'
         this.#repairedMessages++
+        this.#countUnknown(follower, message.position.offset - 1)
         this.#deliver(follower, message)
       }
       // A message at the end that this version cannot decode counts as read, too.
+      this.#countUnknown(follower, page.last.offset)
       if (!samePosition(page.last, follower.position ?? logStart)) follower.advance(page.last)
       this.#order.moved(follower)
       if (!page.more) break
@@ -95,6 +101,14 @@ export class CatchUp {
     }
     follower.release()
     return 'inStep'
+  }
+
+  /** Counts what lies between the follower and this offset: it was read, and cannot be decoded by this version. */
+  #countUnknown ({ group, position = logStart }: LogFollower, offset: number): void {
+    const messages = offset - position.offset
+    if (messages <= 0) return
+    this.#unknown += messages
+    this.#warnUnknown({ group, messages })
   }
 
   #deliver (follower: LogFollower, envelope: LoggedEnvelope & StoredEnvelope): void {

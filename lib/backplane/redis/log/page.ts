@@ -1,4 +1,4 @@
-import { logStart, samePosition } from '../../position.ts'
+import { isLogStart, logStart, samePosition } from '../../position.ts'
 import { maxPageBytes, type GapReason, type LogPage, type LogPosition } from '../../backplane.ts'
 import { decode, isLogged, positionOf, previousNonce } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
@@ -117,6 +117,16 @@ function standsIn (entry: Buffer, top: LogPosition): boolean {
   if (entry.length < headerBytes) return false
   const { epoch, offset } = positionOf(entry)
   return epoch === top.epoch && offset > 0 && offset <= top.offset
+}
+
+/**
+ * Whether bytes that this version cannot decode are a message of the log that was delivered up to this position: then they are met there
+ * when what follows the position is read.
+ */
+export function isInLog (bytes: Buffer, position: LogPosition | undefined): boolean {
+  if (position === undefined || bytes.length < headerBytes) return false
+  const { epoch, offset } = positionOf(bytes)
+  return isLogStart(position) ? offset === 1 && previousNonce(bytes) === 0 : epoch === position.epoch
 }
 
 /** Whether these are the messages after that position, with none missing between them. */
