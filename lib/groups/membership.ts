@@ -103,9 +103,11 @@ export class Membership {
   async leave (connection: LocalConnection, group: string, reason?: string): Promise<boolean> {
     if (!this.#takeOut(connection, group)) return false
     connection.announce({ type: 'left', group, reason })
-    await this.#sync(group, connection.id)
-    if (!this.#hub.has(group)) this.#occupancy.changed('group', group)
-    await this.#presence.left(connection, group)
+    const stored = this.#sync(group, connection.id).then(() => {
+      if (!this.#hub.has(group)) this.#occupancy.changed('group', group)
+    })
+    // Begins now: a join that follows may be stored together with this leave, or sooner.
+    await this.#presence.left(connection, group, stored)
     return true
   }
 

@@ -7,6 +7,7 @@ import { OutboundMessage } from '../connection/outbound/message.ts'
 import type { Metrics } from '../metrics.ts'
 import { PresenceCounts } from './counts.ts'
 import { parseEvent, type MemberEvent } from './events.ts'
+import { Leaves } from './leaves.ts'
 import { MemberLists, type ListLimits, type ListRead } from './member-lists.ts'
 import { PresenceNews } from './news.ts'
 import { maxPeople, presentMember, Roster, type Change, type PresentMember } from './roster.ts'
@@ -14,7 +15,7 @@ import { StaleLists } from './stale-lists.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 
 /*
- * How presence is wired: `Membership` calls `joined` once a join is announced and `left` once a leave is stored; the instance hands
+ * How presence is wired: `Membership` calls `joined` once a join is announced and `left` when a leave begins; the instance hands
  * envelopes of the kind `presence` to `receive`, and calls `announceResync` when the backplane is back, or when it removed the members of a
  * dead instance.
  */
@@ -41,8 +42,7 @@ export class Presence {
   readonly #backplane: PresenceBackplane
   readonly #news: PresenceNews
   readonly #here = new Map<string, Here>()
-  /** Leaves that are being announced, by connection and group. A join that follows must not overtake them. */
-  readonly #leaving = new Map<string, Promise<void>>()
+  readonly #leaves = new Leaves()
   readonly #away: AwayMembers
   readonly #lists: MemberLists
   readonly #counts: PresenceCounts
@@ -86,7 +86,11 @@ export class Presence {
   }
 
   /** The connection is in the group, and its client knows. */
-  joined ({ connection, group, member }: LocalMember): void {
+  joined (joined: LocalMember): void {
+    this.#leaves.after(joined.connection, joined.group, () => this.#joined(joined))
+  }
+
+  #joined ({ connection, group, member }: LocalMember): void {
     if (connection.closed) return
     if (!this.#announces(connection)) return this.#counted(connection, group)
     const shown = presentMember(member)
@@ -94,8 +98,7 @@ export class Presence {
     if (here === undefined) {
       this.#here.set(group, here = { roster: undefined, announced: new Map(), members: new Map(), watchers: new Set() })
     }
-    const leaving = this.#leaving.get(`${connection.id} ${group}`) ?? Promise.resolve()
-    here.announced.set(connection, leaving.then(async () => await this.#news.announce(group, { event: 'join', member: shown })))
+    here.announced.set(connection, this.#news.announce(group, { event: 'join', member: shown }))
     here.members.set(connection, shown)
     if (connection.presence !== true || !connection.framed) return
     here.watchers.add(connection)
@@ -113,9 +116,17 @@ export class Presence {
     here.announced.set(connection, announced.then(async () => await this.#news.announce(group, { event: 'update', member: shown })))
   }
 
-  /** The connection left the group, or its socket closed. Resolves when others were told; never rejects. */
-  async left (connection: LocalConnection, group: string): Promise<void> {
-    if (!this.#announces(connection)) return this.#uncounted(connection, group)
+  /** The connection left the group, or its socket closed. Resolves when that is `stored` and others were told; rejects as `stored` does. */
+  async left (connection: LocalConnection, group: string, stored: Promise<void>): Promise<void> {
+    await this.#leaves.add(connection, group, stored, async () => await this.#left(connection, group))
+  }
+
+  /** Never rejects. */
+  async #left (connection: LocalConnection, group: string): Promise<void> {
+    if (!this.#announces(connection)) {
+      this.#counts.remove(group, connection)
+      return this.#changedSilently(group)
+    }
     const here = this.#here.get(group)
     const [announced, member] = [here?.announced.get(connection), here?.members.get(connection)]
     if (here === undefined || announced === undefined || member === undefined) return
@@ -130,15 +141,10 @@ export class Presence {
     const isAway = mayComeBack(connection)
     // The subscription by which this instance would hear of it may end with its last member.
     if (isAway && here.roster === undefined) this.#away.add(group, member)
-    const key = `${connection.id} ${group}`
-    const leaving = announced.then(async () => {
-      const handedOver = isAway && this.#lettingGo ? this.#news.handOver(group, member) : undefined
-      await this.#news.announce(group, { event: isAway ? 'away' : 'leave', member })
-      await handedOver
-      if (this.#leaving.get(key) === leaving) this.#leaving.delete(key)
-    })
-    this.#leaving.set(key, leaving)
-    await leaving
+    await announced
+    const handedOver = isAway && this.#lettingGo ? this.#news.handOver(group, member) : undefined
+    await this.#news.announce(group, { event: isAway ? 'away' : 'leave', member })
+    await handedOver
   }
 
   /** Takes an event from an instance, this one included. Never throws. */
@@ -186,11 +192,6 @@ export class Presence {
 
   #counted (connection: LocalConnection, group: string): void {
     if (connection.presence === 'count' && connection.framed) this.#counts.add(group, connection)
-    this.#changedSilently(group)
-  }
-
-  #uncounted (connection: LocalConnection, group: string): void {
-    this.#counts.remove(group, connection)
     this.#changedSilently(group)
   }
 
@@ -247,7 +248,7 @@ export class Presence {
   #tell (group: string, roster: Roster, change: Change | undefined): void {
     if (change === undefined) return
     const outgoing = OutboundMessage.ofFrame({ type: 'presence', group, ...change, count: roster.size })
-    for (const connection of this.#watchers(group)) {
+    for (const connection of this.#here.get(group)?.watchers ?? []) {
       if (!this.#lists.isPending(group, connection)) connection.outbound.enqueueShared(outgoing)
     }
   }
@@ -272,9 +273,5 @@ export class Presence {
       this.#tell(group, roster, roster.add(member))
     }
     return roster.entries()
-  }
-
-  #watchers (group: string): Iterable<LocalConnection> {
-    return this.#here.get(group)?.watchers ?? []
   }
 }

@@ -20,7 +20,7 @@ t.test('who left while nobody here was told is not listed by a read that began b
   presence.addRoute(true)
   const [first, second] = [watcher('ann'), watcher('bob')]
   presence.joined(new LocalMember(first, 'lobby', { ...member(first), userId: 'ann' }))
-  await presence.left(first, 'lobby')
+  await presence.left(first, 'lobby', Promise.resolve())
   const command = JSON.stringify({ event: 'leave', member: { ...elsewhere, session: elsewhere.connectionId } })
   presence.receive(messageEnvelope('', { kind: 'presence', command }))
   presence.joined(new LocalMember(second, 'lobby', { ...member(second), userId: 'bob' }))
@@ -49,4 +49,26 @@ t.test('a count that was asked for earlier and comes later is not told', async t
   changed()
   await until(() => reads.length === 3)
   t.strictSame(counting.written.map(frame => JSON.parse(frame)), [{ type: 'count', group: 'lobby', count: 2 }])
+})
+
+t.test('who comes back while its leave is still being stored is told as gone first, then as there', async t => {
+  for (const presenceOption of [true, false] as const) {
+    const { membership, presence, backplane, hub } = fakeInstance()
+    t.teardown(() => presence.close())
+    presence.addRoute(true)
+    const connection = Object.assign(fakeConnection('ann.1', 'ann', presenceOption), { presence: presenceOption })
+    hub.add(connection)
+    await membership.join(connection, 'lobby')
+    const stored: Array<() => void> = []
+    backplane.onSync = async () => await new Promise(resolve => { stored.push(resolve) })
+    const leaving = membership.leave(connection, 'lobby')
+    backplane.onSync = async () => {}
+    await membership.join(connection, 'lobby')
+    for (const done of stored) done()
+    await leaving
+    const commands = (): string[] => backplane.published.filter(({ kind }) => kind === 'presence').map(({ command }) => command)
+    const told = (): unknown[] => commands().map(command => (JSON.parse(command) as { event: unknown }).event)
+    await until(() => told().length >= 3)
+    t.strictSame(told(), ['join', 'leave', 'join'])
+  }
 })
