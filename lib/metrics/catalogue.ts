@@ -111,7 +111,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   appendRetries: counter('append_retries', 'Appends that were sent again.'),
   appendsWaiting: gauge('appends_waiting', 'Broadcasts to groups with a log that wait for Redis.'),
   appendsWaitingBytes: gauge('appends_waiting_bytes', 'Size of these broadcasts.', bytes),
-  bulkReads: counter('bulk_reads', 'Large reads of logs and lists of members.'),
+  bulkReads: counter('bulk_reads', 'Large reads of logs, lists of members and streams.'),
   bulkBytes: counter('bulk_read_bytes', 'Size of the answers to large reads.'),
   bulkReadsWaiting: gauge('bulk_reads_waiting', 'Large reads that wait for their turn.'),
   bulkReadsFailed: counter('bulk_reads_failed', 'Large reads that failed.'),

@@ -160,6 +160,38 @@ t.test('over a slow link long member lists come in pages, once for all who ask, 
   t.ok((backplane.stats().bulkReads ?? 0) > 20, 'in pages')
 })
 
+t.test('over a slow link long streams of tokens are read in parts, while appends to another group go on', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const instance = await startInstance(t, proxy.url, { groups: ['log other'] })
+  const { backplane } = instance
+  // The end of a part may come in the midst of a character.
+  const store = async (id: number, epoch: string, characters: number): Promise<void> => {
+    await redis.admin.set(`wsg:{0}:st:3:big:${id}`, 'x' + '\u{1f600}'.repeat(characters))
+    await redis.admin.hset(`wsg:{0}:sh:3:big:${id}`, { epoch, head: '{"by":"x"}', state: 'done', end: '{}', beat: '1' })
+  }
+  const count = 6
+  for (let id = 0; id < count; id++) await store(id, 'first', 250_000)
+  proxy.limit(bytesPerSecond)
+  const reading = new AbortController()
+  const pacing = pace(instance, reading.signal)
+  const reads = Array.from({ length: count }, async (_, id) => await backplane.streams.read({ group: 'big', id: String(id) }, 0))
+  await until(() => (backplane.stats().bulkReads ?? 0) > 2 * count, { what: 'two parts of each' })
+  await store(0, 'second', 100_000)
+  await store(1, 'first', 10)
+  const streams = await Promise.all(reads)
+  reading.abort()
+  const { count: appended } = await pacing
+  const texts = streams.map(stream => [stream?.epoch, stream?.bytes, stream?.text.toString().replaceAll('\u{1f600}', '').length])
+  const [replaced, shortened, ...others] = texts
+  t.strictSame(replaced, ['second', 400_001, 1], 'what took its place meanwhile')
+  t.strictSame(shortened, ['first', 41, 1], 'what is left of it')
+  t.strictSame(others, others.map(() => ['first', 1_000_001, 1]))
+  t.ok(streams.every(stream => stream?.text.length === stream?.bytes))
+  t.ok(appended > 10)
+  t.match(backplane.stats(), { redisTimeouts: 0, redisReconnects: 0, bulkReadsFailed: 0 })
+})
+
 t.test('without the right to read pages of a hash member lists are read whole', async t => {
   const redis = await startRedis(t)
   await redis.admin.call('ACL', 'SETUSER', 'narrow', 'on', '>secret', '~*', '&*', '+@all', '-hscan')

@@ -21,9 +21,9 @@ interface Waiter {
 }
 
 /**
- * Lets bulk reads (pages of logs, lists of members) onto a link a few at a time, in the order they were asked for. The bytes under way
- * together are limited, so that appends, beats and joins on the same link never wait behind more than that. On a slow link the limit
- * shrinks.
+ * Lets bulk reads (pages of logs, lists of members, texts of streams) onto a link a few at a time, in the order they were asked for. The
+ * bytes under way together are limited, so that appends, beats and joins on the same link never wait behind more than that. On a slow link
+ * the limit shrinks.
  */
 export class BulkReads {
   readonly #now: () => number

@@ -63,17 +63,16 @@ return 'written'
 `)
 
 /**
- * Reads a stream.
- * KEYS 1 text  2 head.  ARGV 1 from which byte  2 silent after (ms)
- * Returns {epoch, head, state, its JSON, bytes of the whole text, 1 if silent, text}, or nothing.
+ * Reads a part of a stream.
+ * KEYS 1 text  2 head.  ARGV 1 first byte  2 last byte  3 silent after (ms)
+ * Returns {epoch, head, state, its JSON, bytes of the whole text, 1 if silent, the part of the text}, or nothing.
  */
 export const readStream = new Script(`${luaNowWhenAsked}
 local known = redis.call('HMGET', KEYS[2], 'epoch', 'head', 'state', 'end', 'beat')
 if not known[1] then return {} end
-local silent = known[3] == '' and now() - tonumber(known[5]) > tonumber(ARGV[2])
-return {
-  known[1], known[2], known[3], known[4], redis.call('STRLEN', KEYS[1]), silent and 1 or 0, redis.call('GETRANGE', KEYS[1], ARGV[1], -1)
-}
+local silent = known[3] == '' and now() - tonumber(known[5]) > tonumber(ARGV[3])
+local bytes, part = redis.call('STRLEN', KEYS[1]), redis.call('GETRANGE', KEYS[1], ARGV[1], ARGV[2])
+return {known[1], known[2], known[3], known[4], bytes, silent and 1 or 0, part}
 `)
 
 /**

@@ -30,9 +30,26 @@ export class RedisStreams implements StreamStore {
     return written.toString() as StreamWritten
   }
 
-  async read ({ group, id }: StreamName, from: number): Promise<StoredStream | undefined> {
+  async read (name: StreamName, from: number): Promise<StoredStream | undefined> {
+    const texts: Buffer[] = []
+    for (let at = from, epoch: string | undefined; ;) {
+      const part = await this.#readPart(name, at)
+      if (part === undefined) return undefined
+      // The stream was replaced, or lost its latest text, since the first part was read.
+      if (epoch !== undefined && (part.epoch !== epoch || part.bytes < at)) return await this.read(name, from)
+      texts.push(part.text)
+      at += part.text.length
+      epoch = part.epoch
+      if (at >= part.bytes) return { ...part, text: Buffer.concat(texts) }
+    }
+  }
+
+  /** Reads as much of the text as may be read at once, in its turn among the bulk reads. */
+  async #readPart ({ group, id }: StreamName, at: number): Promise<StoredStream | undefined> {
     const keys = [this.#keys.streamText(group, id), this.#keys.streamHead(group, id)]
-    const [epoch, head, state, json, bytes, silent, text] = await this.#link.bulkScript(readStream, keys, [from, silentMs]) as Reply
+    const [epoch, head, state, json, bytes, silent, text] = await this.#link.bulk.read(async most => {
+      return await this.#link.bulkScript(readStream, keys, [at, at + most - 1, silentMs]) as Reply
+    }, ([,,,, bytes = 0,, text = Buffer.alloc(0)]) => ({ bytes: text.length, full: at + text.length < bytes }))
     if (epoch === undefined || head === undefined || text === undefined) return undefined
     const end = String(state)
     return {
