@@ -1,10 +1,12 @@
 import t from 'tap'
 import { readFileSync } from 'node:fs'
 import { createPublisher } from '../../plugin.ts'
+import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
 import { startInstance } from '../helpers/app.ts'
 import { documentedRights } from '../helpers/documented-rights.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedisCluster, type TestCluster } from '../helpers/redis-cluster.ts'
+import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
 
@@ -83,4 +85,39 @@ t.test('a right that one master alone does not grant is named at boot, with that
   }
   const one = await startInstance(t, { redis: reach(cluster, 'app'), outage: { boot: 'fail' } })
   t.equal(one.registry.health().status, 'up')
+})
+
+t.test('a master that refuses a publisher later costs it the groups there alone', async t => {
+  const cluster = await startRedisCluster(t, { args: ['--cluster-require-full-coverage', 'no'] })
+  await setUser(cluster, 'worker', onCluster('worker'))
+  const slots = hashTags(256).map(slotOf)
+  const nodes = cluster.nodes
+  const groups = await Promise.all(nodes.map(async node => {
+    for (let n = 0; ; n++) if (await cluster.masterOf(slots[partitionOf(`room${n}`, 256)] ?? 0) === node) return `room${n}`
+  }))
+  await using publisher = createPublisher({ redis: reach(cluster, 'worker') })
+  const say = async (): Promise<string[]> => await Promise.all(groups.map(async group => {
+    return await publisher.broadcastToGroup(group, 'x').then(({ scope }) => scope, ({ code }) => code as string)
+  }))
+  const well = nodes.map(() => 'cluster')
+  t.strictSame(await say(), well)
+  const refuse = async (node: TestCluster['nodes'][number]): Promise<void> => {
+    await node.admin.call('ACL', 'SETUSER', 'worker', 'resetpass', '>other')
+    await node.admin.call('CLIENT', 'KILL', 'USER', 'worker')
+  }
+  const [first, ...others] = nodes
+  if (first === undefined) throw new Error('no nodes')
+  const attempts = async (): Promise<number> => {
+    return Number(/total_connections_received:(\d+)/.exec(await first.admin.info('stats'))?.[1])
+  }
+  await refuse(first)
+  const since = await attempts()
+  await until(async () => await attempts() > since + 3)
+  t.strictSame(await say(), ['WSG_BACKPLANE_UNAVAILABLE', ...others.map(() => 'cluster')])
+  for (const node of others) await refuse(node)
+  await until(async () => (await say()).every(outcome => outcome === 'WSG_REDIS_REFUSED'))
+  for (const { admin } of others) await admin.call('ACL', 'SETUSER', 'worker', 'resetpass', '>pw')
+  await until(async () => (await say()).slice(1).every(outcome => outcome === 'cluster'), { what: 'the masters that are back' })
+  await first.admin.call('ACL', 'SETUSER', 'worker', 'resetpass', '>pw')
+  await until(async () => (await say()).every(outcome => outcome === 'cluster'))
 })

@@ -6,6 +6,7 @@ import { createPublisher, type BroadcastResult, type LogSettings } from '../../p
 import { heard, onEveryCluster, onRedis, reach } from '../helpers/app.ts'
 import { atOnce } from '../helpers/at-once.ts'
 import { forkProgram } from '../helpers/child.ts'
+import { recordedLog } from '../helpers/loggers.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { freePort } from '../helpers/ports.ts'
@@ -146,6 +147,38 @@ t.test('a publisher works again when Redis is back, and says at once that it is 
   t.equal(await atOnce(t, 'a broadcast', async () => await publisher.broadcastToGroup('g', 'x')), 'WSG_BACKPLANE_UNAVAILABLE')
   await own.restart()
   await until(async () => (await publisher.broadcastToGroup('g', 'x')).scope === 'cluster', { what: 'the next connection' })
+})
+
+t.test('a publisher that loses a right goes on with what is left, and one whose password is gone says so once', async (t) => {
+  const own = await startRedis(t)
+  const user = async (...words: string[]): Promise<void> => { await own.admin.call('ACL', 'SETUSER', 'worker', ...words) }
+  const reconnect = async (): Promise<void> => { await own.admin.call('CLIENT', 'KILL', 'USER', 'worker') }
+  const connections = async (): Promise<number> => Number(/total_connections_received:(\d+)/.exec(await own.admin.info('stats'))?.[1])
+  await user('on', '>pw', '~*', '&*', '+@all')
+  const { log, lines } = recordedLog()
+  await using publisher = createPublisher({ redis: own.url.replace('//', '//worker:pw@'), logger: log })
+  const say = async (): Promise<string> => {
+    return await publisher.broadcastToGroup('g', 'x').then(({ scope }) => scope, ({ code }) => code as string)
+  }
+  t.equal(await say(), 'cluster')
+  await user('-append')
+  await reconnect()
+  await until(async () => await say() === 'cluster')
+  // By the same connection, after the look at the rights.
+  for (let n = 0; n < 10; n++) t.equal(await say(), 'cluster')
+  const stream = publisher.stream('g', 'r1')
+  stream.append('needs that right')
+  t.equal(await say(), 'cluster')
+
+  await user('resetpass', '>other')
+  await reconnect()
+  await until(async () => await say() === 'WSG_REDIS_REFUSED')
+  const before = await connections()
+  await until(async () => await connections() > before + 5)
+  t.equal(lines.filter(({ msg }) => msg === 'publisher cannot use Redis').length, 1)
+  await user('resetpass', '>pw', '+append')
+  await until(async () => await say() === 'cluster')
+  await stream.done()
 })
 
 t.test('a publisher closed before it is connected settles its calls', async (t) => {

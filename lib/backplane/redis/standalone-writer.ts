@@ -50,6 +50,8 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   readonly #decided = deferred()
   #isDecided = false
   #refusal: Error | undefined
+  /** Redis could be used once. */
+  #worked = false
   readonly #calls = new Set<Promise<unknown>>()
   readonly #ended = deferred()
   #closed = false
@@ -193,7 +195,8 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
     const { operationTimeoutMs } = this.#options
     const { links, keys } = clusterWay(source, prefix, operationTimeoutMs, {
       changed: () => {
-        if (!links.complete) return
+        // The first calls wait for all masters; later a part of them is of use.
+        if (!links.complete && (this.#refusal === undefined || !links.someUp)) return
         void this.#check(async () => {
           const common = new Keys(prefix)
           await claim(links.common, common, keys.length)
@@ -223,19 +226,24 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
 
   #failed (error: Error): void {
     this.#logger?.debug({ err: error }, 'publisher: Redis link error')
+    // Other masters of a cluster are of use as before: calls to this one fail by themselves.
+    if (this.#worked && this.#way.usable) return
     if (hasCode(error, 'WSG_REDIS_REFUSED', 'WSG_REDIS_UNSUPPORTED', 'WSG_OPTION_INVALID')) this.#decide(error)
     else if (isFinal(error)) this.#decide(refused(error))
   }
 
-  /** The links work. Only a server that cannot be used at all is refused; calls run into any other failure themselves. */
+  /**
+   * The links work. Only a server that cannot be used at all is refused; calls run into any other failure themselves, and so does who loses
+   * a right later.
+   */
   async #check (look: () => Promise<Pick<Server, 'missing'>>): Promise<void> {
     try {
       const { missing } = await look()
-      this.#decide(missing.length === 0 ? undefined : refusedRights(missing))
+      this.#decide(missing.length === 0 || this.#worked ? undefined : refusedRights(missing))
     } catch (error) {
       if (error instanceof ClusterModeError) return await this.#changeToCluster()
       if (hasCode(error, 'WSG_REDIS_UNSUPPORTED')) this.#decide(error as Error)
-      else this.#decide(isFinal(error as Error) ? refused(error as Error) : undefined)
+      else this.#decide(isFinal(error as Error) && !this.#worked ? refused(error as Error) : undefined)
     }
   }
 
@@ -251,9 +259,12 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   /** A later decision replaces an earlier one: Redis may come up after the first calls gave up. */
   #decide (refusal: Error | undefined): void {
     if (this.#closed) return
+    // Each new attempt to connect may fail in the same way.
+    const isNews = refusal !== undefined && refusal.message !== this.#refusal?.message
     this.#refusal = refusal
     this.#isDecided = true
-    if (refusal !== undefined) this.#logger?.warn({ err: refusal }, 'publisher cannot use Redis')
+    this.#worked ||= refusal === undefined
+    if (isNews) this.#logger?.warn({ err: refusal }, 'publisher cannot use Redis')
     this.#decided.resolve()
   }
 }
