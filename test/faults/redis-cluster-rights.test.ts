@@ -43,8 +43,13 @@ t.test('the documented rights are enough on a cluster, without INFO too, and eac
   await publisher.sendToUser('ann', 'x')
   t.equal(await publisher.groupCount('room'), 1)
   t.equal((await a.registry.history('room')).messages.length, 1)
+  // Both ask all instances, and which of them live.
+  const other = await startInstance(t, { redis: reach(cluster, 'app'), outage: { boot: 'fail' } })
+  t.strictSame([...await other.registry.groupList()], ['room'])
+  await setUser(cluster, 'worker', [...onCluster('worker'), '+ssubscribe', '+sunsubscribe', '+pubsub|shardnumsub'])
+  t.equal(await publisher.disconnect({ userId: 'ann' }), 1)
   ann.client.terminate()
-  await a.close()
+  await Promise.all([a.close(), other.close()])
   for (const { admin } of cluster.nodes) {
     const denied = await admin.call('ACL', 'LOG') as unknown[]
     // Whether the cluster stops as a whole is asked where that is allowed.

@@ -7,7 +7,7 @@ import type { Keys } from './keys.ts'
 import type { ClusterLinks } from './link/cluster/cluster.ts'
 import type { RoutedLink } from './link/cluster/routed-link.ts'
 import type { Waiting, WhenDown } from './log/append-queue.ts'
-import { livingInstances } from './membership/living.ts'
+import { livingIds } from './membership/living.ts'
 import { OccupancyStore } from './membership/occupancy.ts'
 import { appendParts, publishParts, type Part } from './parts.ts'
 import { RedisWriter } from './writer.ts'
@@ -100,8 +100,7 @@ export class ClusterWriter {
   /** As `Backplane.instances`. */
   async instances (): Promise<ReadonlyMap<string, boolean>> {
     const [link, keys] = this.#accessTo(commonPartition)
-    const ids = [...(await livingInstances(link, keys)).keys()]
-    const inboxes = this.#divide(ids, id => partitionOf(id, this.#keys.length))
+    const inboxes = this.#divide(await livingIds(link, keys), id => partitionOf(id, this.#keys.length))
     const reached = await Promise.all([...inboxes].map(async ([partition, some]) => {
       const [link, keys] = this.#accessTo(partition)
       const channels = some.map(name => keys.channel({ kind: 'instance', name }))

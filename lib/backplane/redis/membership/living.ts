@@ -4,8 +4,8 @@ import { luaNow, Script } from '../link/script.ts'
 
 /**
  * Reads which instances live, and how many subscribers the inbox of each has.
- * KEYS 1 leases  2 instances.  ARGV 1 what the channel names of inboxes start with
- * Returns id and number of subscribers of each.
+ * KEYS 1 leases  2 instances.  ARGV 1 what the channel names of inboxes start with, '' not to count
+ * Returns id and number of subscribers of each, or the ids.
  */
 const readLiving = new Script(`${luaNow}
 local held, living, channels = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf'), {}, {}
@@ -19,6 +19,7 @@ for from = 1, #held, 1000 do
     end
   end
 end
+if ARGV[1] == '' then return living end
 local out = {}
 for from = 1, #living, 1000 do
   local counts = redis.call('PUBSUB', 'NUMSUB', unpack(channels, from, math.min(from + 999, #channels)))
@@ -35,4 +36,9 @@ export async function livingInstances (link: Link, keys: Keys): Promise<Map<stri
   const inboxes = keys.channel({ kind: 'instance', name: '' })
   const reply = await link.script(readLiving, [keys.leases, keys.instances], [inboxes]) as Array<string | number>
   return new Map(Array.from({ length: reply.length / 2 }, (_, index) => [String(reply[2 * index]), Number(reply[2 * index + 1]) > 0]))
+}
+
+/** The ids of the living instances. On a cluster the inboxes are in many partitions. */
+export async function livingIds (link: Link, keys: Keys): Promise<string[]> {
+  return await link.script(readLiving, [keys.leases, keys.instances], ['']) as string[]
 }
