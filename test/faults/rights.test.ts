@@ -1,4 +1,5 @@
 import t from 'tap'
+import { readFileSync } from 'node:fs'
 import { createPublisher } from '../../plugin.ts'
 import { redisCluster, startInstance } from '../helpers/app.ts'
 import { crowd } from '../helpers/crowd.ts'
@@ -65,6 +66,29 @@ t.test('the documented rights are enough for all that instances and publishers d
   ann.client.terminate()
   t.strictSame([a, b].flatMap(({ registry }) => registry.health().problems), [])
   await Promise.all([a.close(), b.close()])
+  const denied = await redis.admin.call('ACL', 'LOG') as unknown[]
+  t.strictSame(denied.filter(entry => !/client\|set(info|name)/.test(String(entry))), [], 'Redis denied nothing')
+})
+
+t.test('with the further rights that are documented for them publishers ask instances, make streams and block', async t => {
+  const redis = await startRedis(t)
+  const page = readFileSync('docs/redis.md', 'utf8')
+  const [toAsk, toBlock] = ['+subscribe +unsubscribe +pubsub|numsub', '+zrem +zrevrange +pexpireat']
+  for (const words of [toAsk, toBlock]) t.ok(page.includes(`\`${words}\``), words)
+  await setUser(redis, 'worker', [...publisherRights, ...toAsk.split(' ')])
+  const a = await startInstance(t, { redis: redis.url })
+  const ann = await a.enter('room', { user: 'ann' })
+  await using publisher = createPublisher({ redis: urlOf(redis, 'worker') })
+  t.equal(await publisher.sendTo(ann.id, 'x'), true)
+  t.equal(await publisher.join({ userId: 'ann' }, 'den'), 1)
+  t.equal(await publisher.leave({ userId: 'ann' }, 'den'), 1)
+  t.strictSame([...await publisher.groupList()], ['room'])
+  const stream = publisher.stream('room', 'r1')
+  await stream.done('result')
+  t.match(await publisher.readStream('room', 'r1'), { state: 'done', result: 'result' })
+  await redis.admin.call('ACL', 'SETUSER', 'worker', ...toBlock.split(' '))
+  t.equal(await publisher.block({ userId: 'ann' }, { forMs: 60_000 }), 1)
+  await publisher.unblock({ userId: 'ann' })
   const denied = await redis.admin.call('ACL', 'LOG') as unknown[]
   t.strictSame(denied.filter(entry => !/client\|set(info|name)/.test(String(entry))), [], 'Redis denied nothing')
 })
