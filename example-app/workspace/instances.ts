@@ -50,6 +50,7 @@ export class Instances {
 
   async #stop (instance: Worker): Promise<void> {
     this.#running = this.#running.filter(other => other !== instance)
+    if (instance.isDead()) return
     instance.process.kill('SIGTERM')
     await once(instance, 'exit')
   }

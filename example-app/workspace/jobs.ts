@@ -1,8 +1,10 @@
 import { Redis } from 'ioredis'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 export interface Job { readonly userId: string, readonly room: string }
 
 const key = 'workspace:jobs'
+const retryMs = 1_000
 
 /** A queue of work for the process in worker.ts. It stands for BullMQ, pg-boss, or what else you have. */
 export class Jobs {
@@ -17,10 +19,16 @@ export class Jobs {
     await this.#redis.lpush(key, JSON.stringify(job))
   }
 
-  /** Resolves with the next job, when there is one. */
-  async next (): Promise<Job> {
-    const [, job = ''] = await this.#redis.brpop(key, 0) ?? []
-    return JSON.parse(job) as Job
+  /** Does one job after another. One that fails, as while Redis does not answer, is done again after the others. */
+  async work (doOne: (job: Job) => Promise<void>): Promise<never> {
+    for (;;) {
+      const [, job = ''] = await this.#redis.brpop(key, 0) ?? []
+      await doOne(JSON.parse(job) as Job).catch(async (error: unknown) => {
+        console.error(error)
+        await sleep(retryMs)
+        await this.#redis.lpush(key, job)
+      })
+    }
   }
 
   close (): void {

@@ -8,10 +8,9 @@ const jobs = new Jobs(redisUrl)
 process.on('disconnect', () => process.exit())
 
 // #region Notifications from a worker
-for (;;) {
-  const { userId, room } = await jobs.next()
+await jobs.work(async ({ userId, room }) => {
   const { messages } = await publisher.history(room, { limit: 10_000 })
   const text = `The report on #${room} is ready: ${messages.length} messages and receipts.`
   await publisher.broadcastJson({ userId }, { type: 'notified', data: { text } })
-}
+})
 // #endregion

@@ -126,6 +126,7 @@ export async function buildWorkspace ({ redis, instance, logLevel = 'info' }: Wo
       // #region Answers of a model
       ask: {
         data: Type.Object({ prompt: Text }),
+        authorize: async (person, { group }) => await roles.has(group, person, 'owner', 'member'),
         handler ({ data: { prompt }, connection, group }) {
           const stream = app.registry.stream(group, randomUUID(), { owner: connection, meta: { prompt, at: Date.now() } })
           void stream.pipe(model(prompt, { signal: stream.signal }))

@@ -68,6 +68,8 @@ t.test('the workspace, on two instances', async t => {
     await isRefused(t, workspace, 'dan', 'board')
     const guest = await enter(t, workspace, 'cleo', 'design')
     await t.rejects(guest.client.request('say', { text: 'may I?' }), { code: 'WSG_FORBIDDEN' })
+    // The prompt would be shown to all.
+    await t.rejects(guest.client.request('ask', { prompt: 'may I?' }), { code: 'WSG_FORBIDDEN' })
   })
 
   await t.test('who is online, in the room and in the workspace', async t => {
