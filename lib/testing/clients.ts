@@ -22,10 +22,14 @@ export class TestClient extends Inbox<string | Buffer> implements Disposable {
     socket.on('error', () => {})
   }
 
-  /** @throws {Error} when the upgrade is refused: the text of the error has the status */
-  static async open (url: string, { token, headers }: OpenOptions): Promise<TestClient> {
+  /**
+   * `begun` gets the client before it is connected, if it ever is.
+   * @throws {Error} when the upgrade is refused: the text of the error has the status
+   */
+  static async open (url: string, { token, headers }: OpenOptions, begun: (client: TestClient) => void): Promise<TestClient> {
     const socket = new WebSocket(url, token === undefined ? [] : ['bearer', token], { headers: { ...headers } })
     const client = new TestClient(socket)
+    begun(client)
     await once(socket, 'open')
     return client
   }
@@ -69,9 +73,15 @@ export class FramedTestClient extends Inbox<ClientEvents['message']> implements 
     this.client.on('error', () => {})
   }
 
-  /** @throws {Error} when the server refuses the client for good */
-  static async open (urls: readonly string[], options: ConnectOptions): Promise<FramedTestClient> {
+  /**
+   * `begun` gets the client before it is connected, if it ever is.
+   * @throws {Error} when the server refuses the client for good
+   */
+  static async open (
+    urls: readonly string[], options: ConnectOptions, begun: (client: FramedTestClient) => void
+  ): Promise<FramedTestClient> {
     const test = new FramedTestClient(urls, options)
+    begun(test)
     await new Promise<void>((resolve, reject) => {
       test.client.on('state', ({ state }) => { if (state === 'open') resolve() })
       test.client.on('close', ({ code, reason, error }) => reject(error ?? new Error(`closed with ${code} ${reason}`)))

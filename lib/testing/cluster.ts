@@ -40,6 +40,8 @@ export class TestCluster implements AsyncDisposable {
   readonly #options: TestClusterOptions
   readonly #wires: Wires
   readonly #clients = new Set<{ close (): void }>()
+  /** A client that does not get in would try on, and keep the process of the test alive. */
+  readonly #begun = (client: { close (): void }): void => { this.#clients.add(client) }
   /** How many raw clients were opened: they take the instances in turn. */
   #opened = 0
 
@@ -82,9 +84,7 @@ export class TestCluster implements AsyncDisposable {
    */
   async open (path: string, options: OpenOptions & { readonly instance?: TestInstance | undefined } = {}): Promise<TestClient> {
     const { instance = this.#running[this.#opened++ % this.#running.length] as TestInstance } = options
-    const client = await TestClient.open(new URL(path, instance.url).href.replace('http', 'ws'), options)
-    this.#clients.add(client)
-    return client
+    return await TestClient.open(new URL(path, instance.url).href.replace('http', 'ws'), options, this.#begun)
   }
 
   /**
@@ -93,9 +93,7 @@ export class TestCluster implements AsyncDisposable {
    */
   async connect (path: string, options: ConnectOptions = {}): Promise<FramedTestClient> {
     const urls = this.#running.map(({ url }) => new URL(path, url).href)
-    const client = await FramedTestClient.open(urls, options)
-    this.#clients.add(client)
-    return client
+    return await FramedTestClient.open(urls, options, this.#begun)
   }
 
   /** Takes the backplane away from all instances. */

@@ -65,9 +65,11 @@ export async function redisWires (redis: string): Promise<Wires> {
   await assertReachable(host, port)
   const keyPrefix = `wsg-test-${randomBytes(6).toString('hex')}:`
   const forwarders = new Set<Forwarder>()
+  let isOut = false
   return {
     async add () {
       const forwarder = await Forwarder.to(host, port)
+      if (isOut) forwarder.cut()
       forwarders.add(forwarder)
       const url = new URL(server)
       url.hostname = '127.0.0.1'
@@ -82,6 +84,7 @@ export async function redisWires (redis: string): Promise<Wires> {
       }
     },
     async setOut (out) {
+      isOut = out
       for (const forwarder of forwarders) {
         if (out) forwarder.cut()
         else forwarder.mend()

@@ -90,7 +90,40 @@ for (const [name, options] of [['memory', {}], ['redis', { redis: redis.url }]] 
     await registry().broadcastToGroup('lobby', 'at the other')
     await ann.until(({ data }) => data === 'at the other')
   })
+
+  t.test(`streams and instances that start share an outage, and a crash tells nobody (${name})`, async t => {
+    const cluster = await start(t, { ...options, app: async given => await buildApp({ ...given, bootTimeoutMs: 100 }) })
+    const [first, second] = cluster.instances
+    const textOf = async (id: string): Promise<unknown> => await second?.app.registry.readStream('lobby', id)
+    const [dying, going] = [first?.app.registry.stream('lobby', 'dying'), second?.app.registry.stream('lobby', 'going')]
+    for (const stream of [dying, going]) stream?.append('one')
+    await until(async () => (await Promise.all(['dying', 'going'].map(textOf))).every(read => (read as { text?: string })?.text === 'one'))
+    await first?.kill()
+    t.match(await textOf('dying'), { state: 'open', text: 'one' })
+
+    await cluster.cutBackplane()
+    going?.append(' two')
+    const late = await cluster.start()
+    t.equal(late.app.registry.health().status, 'down')
+    await t.rejects(second?.app.registry.readStream('lobby', 'going') as Promise<unknown>, { code: 'WSG_BACKPLANE_UNAVAILABLE' })
+    await cluster.mendBackplane()
+    await until(async () => (await late.app.registry.readStream('lobby', 'going'))?.text === 'one two')
+    await going?.done()
+  })
 }
+
+t.test('a client that does not get in ends with the cluster', async t => {
+  const cluster = await start(t, {
+    app: async options => {
+      const app = await buildApp(options)
+      app.addHook('onRequest', async (request, reply) => { if (request.url === '/ws/full') await reply.code(503).send() })
+      return app
+    }
+  })
+  const refused = t.rejects(cluster.connect('/ws/full', { token: 'ann' }), /closed with 1000/)
+  await cluster.close()
+  await refused
+})
 
 t.test('what a predicate throws is for whoever waits, and the next call may follow', async t => {
   const cluster = await start(t, { instances: 1 })

@@ -111,14 +111,17 @@ export class MemoryBackplane implements Backplane {
   }
 
   get streams (): StreamStore {
-    this.#assertUp()
-    const { streams } = this.#bus
+    // Looked up anew by each call: whoever makes a stream keeps this store.
+    const streams = (): MemoryStreams => {
+      this.#assertUp()
+      return this.#bus.streams
+    }
     return {
-      write: async write => streams.write(write, () => {
+      write: async write => streams().write(write, () => {
         this.#send([{ ...write.envelope, target: { kind: 'group', name: write.group } }])
       }),
-      read: async (name, from) => streams.read(name, from),
-      list: async group => streams.list(group)
+      read: async (name, from) => streams().read(name, from),
+      list: async group => streams().list(group)
     }
   }
 
