@@ -8,7 +8,7 @@ import { connect, type TestClient } from '../helpers/client.ts'
 import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
-import { bearer, getJson } from './instances.ts'
+import { bearer, getJson, postJson } from './instances.ts'
 import { startServer, type ServerProcess } from './server-process.ts'
 
 /** Without PORT the ports are 8080 and 8081; on a loopback address of this test's own they are surely free. */
@@ -114,6 +114,10 @@ t.test('without Redis it is alive, says what is wrong, and the room goes on wher
   const [url = ''] = server.urls
   const john = chat(t, url, 'valid-token')
   await john.nextWhere(message => message === 'John Doe joined the room')
+  const post = async (room: string): Promise<unknown> => {
+    return await postJson(`${url}/groups/${room}/messages`, { text: 'by HTTP' }, bearer('jane-token'))
+  }
+  t.match(await post('den'), { status: 404 })
 
   await redis.kill()
   await until(async () => ((await getJson(`${url}/readyz`)).body as { status: string }).status === 'down')
@@ -121,6 +125,10 @@ t.test('without Redis it is alive, says what is wrong, and the room goes on wher
   t.match(await getJson(`${url}/readyz`), { status: 200, body: { ready: true, status: 'down', problems: [String] } })
   john.send('anybody?')
   t.equal(await john.next(), '[John Doe]: anybody?')
+  const inDen = connect(t, `${url}/ws/chat/den`, { headers: bearer('valid-token') })
+  await inDen.nextWhere(message => message === 'John Doe joined the room')
+  t.match(await post('den'), { status: 202, body: { scope: 'local', localRecipients: 1 } })
+  t.equal(await inDen.next(), '[Jane Roe]: by HTTP')
   const page = connectFramed(`${url}/ws/chat/lobby`, { token: 'jane-token', WebSocket })
   t.teardown(() => page.close())
   await t.rejects(page.send('anybody?'), { code: 'WSG_BACKPLANE_UNAVAILABLE' }, 'who can be told is told that not all would get it')
