@@ -11,17 +11,17 @@ export const clientFiles = ['client.min.js', 'client.global.min.js', 'messages.m
 
 // Names that the files of the client use among themselves, and nobody else: a sixth of the small file is made of them.
 const internal = [
-  'all', 'answer', 'answered', 'ask', 'attach', 'broken', 'change', 'changed', 'closed', 'comeBack', 'control', 'done', 'drop',
-  'emit', 'encoded', 'failed', 'fetch', 'forget', 'hello', 'hidden', 'hide', 'hold', 'joinAgain', 'keepFresh', 'limitMs', 'lost',
+  'all', 'answered', 'ask', 'attach', 'broken', 'change', 'changed', 'closed', 'comeBack', 'control', 'dispatch', 'done', 'drop',
+  'encoded', 'failed', 'fetch', 'forget', 'hello', 'hidden', 'hide', 'hold', 'joinAgain', 'keepFresh', 'limitMs', 'lost',
   'offer', 'offline', 'post', 'probe', 'promise', 'ready', 'receive', 'received', 'recent', 'refresh', 'release', 'renewable',
-  'roster', 'seen', 'sends', 'settle', 'settled', 'stop', 'take', 'tell', 'times', 'unavailable', 'urls', 'wake', 'welcomed'
+  'roster', 'seen', 'sends', 'settle', 'settled', 'take', 'tell', 'times', 'unavailable', 'urls', 'wake', 'welcomed'
 ]
 
 /** Throws if a name of the list is a property of a public type or of a frame: users and the server see such names, so they must stay. */
 function assertInternal (root) {
   for (const file of ['client/types.ts', 'client/messages.ts', 'client/streams.ts', 'client/errors.ts', 'protocol/frames.ts']) {
     const source = readFileSync(join(root, 'lib', file), 'utf8')
-    const seen = internal.filter(name => new RegExp(`(^|[{,]) *(readonly )?${name}\\??( \\(|:)`, 'm').test(source))
+    const seen = internal.filter(name => new RegExp(`(^|[{,]) *(readonly |async )?${name}\\??( \\(|<|:)`, 'm').test(source))
     if (seen.length > 0) throw new Error(`scripts/build-client.mjs would rename ${seen.join(', ')}, which lib/${file} shows to others`)
   }
 }

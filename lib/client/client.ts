@@ -196,10 +196,10 @@ export class Client extends Emitter<ClientEvents> {
 
   #received (frame: Frame): void {
     if (frame.type === 'ack' || frame.type === 'history') {
-      this.#sendQueue.answer(frame.id, frame)
+      this.#sendQueue.receive(frame.id, frame)
     } else if (frame.type === 'error') {
       const error = new ClientError(frame.code, frame.message, { details: frame.details })
-      if (!this.#sendQueue.answer(frame.id, {}, error)) this.#fail(error)
+      if (!this.#sendQueue.receive(frame.id, {}, error)) this.#fail(error)
     } else if (frame.type === 'reconnect') {
       // The server may no longer handle what is sent now: messages wait for the next connection.
       this.#sendQueue.hold()
@@ -211,7 +211,7 @@ export class Client extends Emitter<ClientEvents> {
 
   /** Returns whether anybody listens. */
   #tell<Name extends keyof ClientEvents> (name: Name, event: ClientEvents[Name]): boolean {
-    return this.emit(name, event, cause => this.#threw(name, cause))
+    return this.dispatch(name, event, cause => this.#threw(name, cause))
   }
 
   #threw (name: string, cause: unknown): void {

@@ -19,7 +19,7 @@ export class Emitter<Events extends object> {
   }
 
   /** Returns whether anybody listens. Calls `failed` with what a handler throws. */
-  emit<Name extends keyof Events> (name: Name, event: Events[Name], failed: (error: unknown) => void): boolean {
+  dispatch<Name extends keyof Events> (name: Name, event: Events[Name], failed: (error: unknown) => void): boolean {
     // A copy: a handler may remove itself, or add another one that must not run for this event.
     const handlers = [...this.#handlers.get(name) ?? []] as Array<Handler<Events[Name]>>
     for (const handler of [...handlers, ...this.#listeners] as typeof handlers) {

@@ -152,7 +152,7 @@ export class MessageClient<Agreed extends Contract = Contract> {
       return
     }
     const failures: unknown[] = []
-    this.#events.emit(event.name, { data: event.data, info }, error => failures.push(error))
+    this.#events.dispatch(event.name, { data: event.data, info }, error => failures.push(error))
     // All handlers have run. The connection reports the first failure by its event `error`.
     if (failures.length > 0) throw failures[0]
   }

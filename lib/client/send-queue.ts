@@ -91,7 +91,7 @@ export class SendQueue {
   }
 
   /** Settles a request. Returns `false` when no request has this id. */
-  answer (id: number | undefined, answer: Answer, error?: ClientError): boolean {
+  receive (id: number | undefined, answer: Answer, error?: ClientError): boolean {
     const request = this.#sent.get(id ?? 0)
     if (!request) return false
     this.#sent.delete(request.id)

@@ -204,7 +204,7 @@ export class Streams extends Emitter<Heard> {
       this.#forgetOldest()
     }
     const failures: unknown[] = []
-    this.emit('stream', view, error => failures.push(error))
+    this.dispatch('stream', view, error => failures.push(error))
     // As any uncaught error: a listener that throws holds up no other one.
     for (const failure of failures) queueMicrotask(() => { throw failure })
   }

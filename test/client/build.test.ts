@@ -82,6 +82,17 @@ t.test('the client imports itself and protocol/ alone, and protocol/ imports not
   t.strictSame(importsOf('protocol'), [])
 })
 
+t.test('the files with messages and streams have all methods of the sources by their names', async t => {
+  for (const [file, name] of [['messages', 'MessageClient'], ['streams', 'Streams']] as const) {
+    const [source, built] = await Promise.all([join(root, 'lib', 'client', `${file}.ts`), join(folder, `${file}.min.js`)].map(
+      async path => await import(pathToFileURL(path).href) as Record<string, new () => object>
+    ))
+    const names = Object.getOwnPropertyNames(source?.[name]?.prototype)
+    t.ok(names.length > 3, `it finds ${names.join()}`)
+    t.strictSame(Object.getOwnPropertyNames(built?.[name]?.prototype), names)
+  }
+})
+
 t.test('the small file does what the sources do: its shortened names are its own', async (t) => {
   const server = await scriptedServer(t, { welcome: { pingMs: 50 } })
   const got: unknown[] = []

@@ -21,6 +21,18 @@ function find ({ app }: Served, id: unknown): LocalConnection {
   return connection
 }
 
+/** The members that hubs take in from now on, as they come. */
+function joinedMembers (t: Test): LocalMember[] {
+  const joined: LocalMember[] = []
+  const { join } = Hub.prototype
+  t.capture(Hub.prototype, 'join', function (this: Hub, ...args: Parameters<typeof join>) {
+    const member = join.apply(this, args)
+    joined.push(member)
+    return member
+  })
+  return joined
+}
+
 t.test('what is announced is a frame to those who speak the protocol, and nothing to others', async t => {
   const served = await serve(t, {}, app => app.wsRoom('/:room', { auth: false, onJoin: connection => { connection.send(connection.id) } }))
   const framed = await openFramed(t, `${served.url}/lobby`)
@@ -55,13 +67,7 @@ t.test('what is announced is a frame to those who speak the protocol, and nothin
 })
 
 t.test('a message after a gap does not reach a connection that its onGap took out of the group', async t => {
-  const joined: LocalMember[] = []
-  const { join } = Hub.prototype
-  t.capture(Hub.prototype, 'join', function (this: Hub, ...args: Parameters<typeof join>) {
-    const member = join.apply(this, args)
-    joined.push(member)
-    return member
-  })
+  const joined = joinedMembers(t)
   let leaves = true
   const { app, url } = await serve(t, {}, app => app.wsRoom('/:room', {
     auth: false,
@@ -84,13 +90,7 @@ t.test('a message after a gap does not reach a connection that its onGap took ou
 })
 
 t.test('live messages of a volatile group are kept back while older ones are sent, up to a limit', async t => {
-  const joined: LocalMember[] = []
-  const { join } = Hub.prototype
-  t.capture(Hub.prototype, 'join', function (this: Hub, ...args: Parameters<typeof join>) {
-    const member = join.apply(this, args)
-    joined.push(member)
-    return member
-  })
+  const joined = joinedMembers(t)
   const served = await serve(t, { log: false }, app => app.wsRoom('/:room', { auth: false, mayJoin: () => true }))
   const { registry } = served.app
   const client = await openFramed(t, `${served.url}/lobby`)
