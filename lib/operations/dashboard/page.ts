@@ -70,8 +70,9 @@ h3 { font-size: 15px; margin: 12px 0 4px; overflow-wrap: anywhere }
 a { color: var(--link) }
 input, button, select { font: inherit; padding: 4px 10px; border: 1px solid var(--line); border-radius: 6px; background: Field;
   color: FieldText; min-width: 0 }
-button { background: var(--soft); color: inherit; cursor: pointer } button:hover { border-color: currentColor }
-button:disabled { opacity: .4; cursor: default } button { white-space: nowrap; overflow-wrap: normal }
+button { background: var(--soft); color: inherit; cursor: pointer; white-space: nowrap; overflow-wrap: normal }
+button:hover { border-color: currentColor }
+button:disabled { opacity: .4; cursor: default }
 .danger { color: var(--bad) }
 .find { display: flex; gap: 8px; align-items: center; flex: 0 1 460px } .find input { flex: 1; width: 6em }
 .bar { display: flex; flex-wrap: wrap; gap: 0 16px; align-items: center; margin: 24px 0 8px } .bar h2 { margin: 0; flex: 1 }
