@@ -131,7 +131,7 @@ t.test('messages of a group without a log wait in their order, and not without e
     await appendTo(['log b'], 'b1')
     const [inB] = await appendTo(['log b', 'log c'], 'both') as [Buffer]
     const volatile = (text: string, more: Partial<StoredEnvelope> = {}): void => {
-      readers.receiveVolatile({ ...envelope('v', text), ...more })
+      readers.volatile.receive({ ...envelope('v', text), ...more })
     }
     link.holding = true
     live(inB)
@@ -139,7 +139,7 @@ t.test('messages of a group without a log wait in their order, and not without e
     t.same(seen(), ['v1@v'], 'nothing before it has to wait')
     volatile('both', { places: decode(inB)?.places })
     volatile('v2')
-    readers.receiveVolatile(envelope('w', 'w1'))
+    readers.volatile.receive(envelope('w', 'w1'))
     t.same(seen(), ['v1@v', 'w1@w'], 'other groups do not wait')
     t.equal(readers.stats().logsHeld, 1)
     const expected = ['both@v', 'v2@v']

@@ -266,7 +266,7 @@ export class Partition {
     }
     if (isLogged(envelope)) this.#followers.receive(envelope, previousNonce(bytes))
     // A late message without a place in a log may have come by the new connection, too.
-    else if (!late || !this.#resubscribed) this.#followers.receiveVolatile(envelope)
+    else if (!late || !this.#resubscribed) this.#followers.volatile.receive(envelope)
   }
 
   /** Something changed: ends the boot once all works, and reports each change of state once. */

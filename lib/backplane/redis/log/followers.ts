@@ -25,13 +25,14 @@ const probesAtOnce = 200
  * what is missing before any other. Clients notice nothing, except when the log itself lost messages: then they are told once.
  */
 export class LogFollowers {
+  /** The messages that stand in no log. */
+  readonly volatile: VolatileMessages
   readonly #link: Link
   readonly #local: LocalInstance
   readonly #warnUnreadable: (fields: object) => void
   readonly #changed: () => void
   readonly #ends: LogEnds
   readonly #order: CopyOrder
-  readonly #volatile: VolatileMessages
   readonly #catchUp: CatchUp
   /** The followers of subscribed groups with a log, from the acknowledgement of the subscription on. */
   readonly #followers = new Map<string, LogFollower>()
@@ -52,7 +53,7 @@ export class LogFollowers {
     this.#ends = new LogEnds(link, keys, differences)
     // In a later turn of the event loop, so that a repair that ends in this one is over before it runs again.
     this.#order = new CopyOrder(group => this.#followers.get(group), holder => setImmediate(() => { this.#wake(holder) }))
-    this.#volatile = new VolatileMessages(this.#order, local)
+    this.volatile = new VolatileMessages(this.#order, local)
     this.#catchUp = new CatchUp(link, keys, local, this.#order, follower => this.#gone(follower))
   }
 
@@ -78,7 +79,7 @@ export class LogFollowers {
 
   /** The group is no longer subscribed: stop following its log. */
   forget (group: string): void {
-    this.#volatile.forget(group)
+    this.volatile.forget(group)
     const follower = this.#followers.get(group)
     if (follower === undefined) return
     this.#followers.delete(group)
@@ -86,9 +87,6 @@ export class LogFollowers {
     this.#settled(follower)
     this.#order.gone(follower)
   }
-
-  /** A message that stands in no log. */
-  receiveVolatile (envelope: StoredEnvelope): void { this.#volatile.receive(envelope) }
 
   receive (envelope: LoggedEnvelope & StoredEnvelope, previousNonce: number): void {
     const follower = this.#followers.get(envelope.target.name)
@@ -176,12 +174,14 @@ export class LogFollowers {
 
   /** The message that was held may be delivered now. */
   #wake (holder: Holder): void {
-    if (holder instanceof VolatileQueue) this.#volatile.wake(holder)
+    if (holder instanceof VolatileQueue) this.volatile.wake(holder)
     else if (holder instanceof LogFollower && holder.buffering && !this.#gone(holder)) this.#work.add(holder)
   }
 
   /** Whether the group was unsubscribed meanwhile, or all groups were. */
-  #gone (follower: LogFollower): boolean { return this.#followers.get(follower.group) !== follower }
+  #gone (follower: LogFollower): boolean {
+    return this.#followers.get(follower.group) !== follower
+  }
 
   #open (follower: LogFollower): Promise<void> { return (follower.opening ??= this.#readEnd(follower)) }
 
