@@ -1,4 +1,4 @@
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { LocalConnection } from '../../../lib/connection/connection.ts'
 import { Hub } from '../../../lib/hub/hub.ts'
 import { LocalMember } from '../../../lib/hub/local-member.ts'
