@@ -1,19 +1,16 @@
 // However a Redis Cluster changes its shape, its memberships are exact 2 s after another server became the owner of their slots.
 import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
 import { Local } from '../helpers/local-instance.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
-import { startRedisCluster, type ClusterNode } from '../helpers/redis-cluster.ts'
+import { slotOfGroup, startRedisCluster, type ClusterNode } from '../helpers/redis-cluster.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
 const cluster = await startRedisCluster(t, { replicas: 1 })
 const machine = watchMachine(t)
 const exactMs = 2_000
-const slots = hashTags(256).map(slotOf)
-const slotOfGroup = (name: string): number => slots[partitionOf(name, 256)] ?? 0
 
 const start = async (): Promise<Local> => await new Local({
   redis: { cluster: [...cluster.addresses] }, whenDown: 'queue', operationTimeoutMs: 2_000

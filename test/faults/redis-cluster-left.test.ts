@@ -1,9 +1,8 @@
 // A file of its own, as a master without slots is left after ten seconds.
 import t from 'tap'
-import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
 import { Local } from '../helpers/local-instance.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
-import { startRedisCluster } from '../helpers/redis-cluster.ts'
+import { slotOfGroup, startRedisCluster } from '../helpers/redis-cluster.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
@@ -13,7 +12,7 @@ t.test('what was counted of a master counts on when it has no slots any more and
   const one = await new Local({ redis: { cluster: [...cluster.addresses] }, whenDown: 'reject', operationTimeoutMs: 2_000 }).start(t)
   const figure = (name: string): number => one.backplane.stats()[name] ?? 0
   await one.enterAll(['lobby'])
-  const slot = slotOf(hashTags(256)[partitionOf('lobby', 256)] ?? '')
+  const slot = slotOfGroup('lobby')
   const first = await cluster.masterOf(slot)
   const second = await cluster.add()
   await cluster.migrate(slot, second)

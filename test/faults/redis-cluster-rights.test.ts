@@ -1,11 +1,10 @@
 import t from 'tap'
 import { readFileSync } from 'node:fs'
 import { createPublisher } from '../../plugin.ts'
-import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
 import { startInstance } from '../helpers/app.ts'
 import { documentedRights } from '../helpers/documented-rights.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
-import { startRedisCluster, type TestCluster } from '../helpers/redis-cluster.ts'
+import { groupAt, startRedisCluster, type TestCluster } from '../helpers/redis-cluster.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
@@ -95,11 +94,8 @@ t.test('a right that one master alone does not grant is named at boot, with that
 t.test('a master that refuses a publisher later costs it the groups there alone', async t => {
   const cluster = await startRedisCluster(t, { args: ['--cluster-require-full-coverage', 'no'] })
   await setUser(cluster, 'worker', onCluster('worker'))
-  const slots = hashTags(256).map(slotOf)
   const nodes = cluster.nodes
-  const groups = await Promise.all(nodes.map(async node => {
-    for (let n = 0; ; n++) if (await cluster.masterOf(slots[partitionOf(`room${n}`, 256)] ?? 0) === node) return `room${n}`
-  }))
+  const groups = await Promise.all(nodes.map(async node => await groupAt(cluster, node, 'room')))
   await using publisher = createPublisher({ redis: reach(cluster, 'worker') })
   const say = async (): Promise<string[]> => await Promise.all(groups.map(async group => {
     return await publisher.broadcastToGroup(group, 'x').then(({ scope }) => scope, ({ code }) => code as string)

@@ -2,16 +2,13 @@
 import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Envelope, GapReason } from '../../lib/backplane/backplane.ts'
-import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
 import { group, Local } from '../helpers/local-instance.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
-import { startRedisCluster, type ClusterNode } from '../helpers/redis-cluster.ts'
+import { slotOfGroup, startRedisCluster, type ClusterNode } from '../helpers/redis-cluster.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
 const cluster = await startRedisCluster(t, { replicas: 1 })
-const slots = hashTags(256).map(slotOf)
-const slotOfGroup = (name: string): number => slots[partitionOf(name, 256)] ?? 0
 const log = { maxMessages: 10_000, maxBytes: 10_000_000, ttlMs: 60_000 }
 
 /** Knows which gaps it was told of. */

@@ -2,13 +2,12 @@ import t, { type Test } from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { RedisOptions } from 'ioredis'
 import type { Envelope } from '../../lib/backplane/backplane.ts'
-import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
 import { connect } from '../helpers/client.ts'
 import { startInstance } from '../helpers/instance.ts'
 import { group, Local } from '../helpers/local-instance.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
-import { startRedisCluster, type ClusterNode } from '../helpers/redis-cluster.ts'
+import { groupAt, slotOfGroup, startRedisCluster, type ClusterNode } from '../helpers/redis-cluster.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
@@ -16,17 +15,10 @@ const cluster = await startRedisCluster(t, { replicas: 1 })
 const machine = watchMachine(t)
 /** How soon after another server became the master of its groups their memberships must be exact. */
 const exactMs = 2_000
-const slots = hashTags(256).map(slotOf)
-const slotOfGroup = (name: string): number => slots[partitionOf(name, 256)] ?? 0
 
 const start = async (t: Test, more = {}): Promise<Local> => await new Local({
   redis: { cluster: [...cluster.addresses] }, whenDown: 'queue', operationTimeoutMs: 2_000, ...more
 }).start(t)
-
-/** The first group of this name, with a number behind it, that the master has. */
-async function groupAt (node: ClusterNode, name: string): Promise<string> {
-  for (let n = 0; ; n++) if (await cluster.masterOf(slotOfGroup(`${name}-${n}`)) === node) return `${name}-${n}`
-}
 
 /** The groups `name-0` to `name-<count - 1>`. */
 const groups = (name: string, count: number): string[] => Array.from({ length: count }, (_, n) => `${name}-${n}`)
@@ -148,8 +140,8 @@ t.test('a manual failover is hardly noticed, and nothing is read from replicas, 
 t.test('slots move under load: every message of a log arrives once and in order, and memberships stay', async t => {
   const [a, b] = [await start(t, { operationTimeoutMs: 2_000 }), await start(t, { operationTimeoutMs: 2_000 })]
   const from = await cluster.masterOf(slotOfGroup('moved-0'))
-  const name = await groupAt(from, 'logged')
-  const plain = await groupAt(from, 'plain')
+  const name = await groupAt(cluster, from, 'logged')
+  const plain = await groupAt(cluster, from, 'plain')
   for (const one of [a, b]) await one.enterAll([name, plain])
   const log = { maxMessages: 10_000, maxBytes: 10_000_000, ttlMs: 60_000 }
   let sequence = 0
@@ -215,7 +207,7 @@ t.test('while a slot takes long to move, groups whose keys are there already go 
   const [a, b] = [await start(t), await start(t)]
   const from = await cluster.masterOf(slotOfGroup('slow-0'))
   const to = await cluster.masterOf(16_384 - 1 - slotOfGroup('slow-0'))
-  const name = await groupAt(from, 'logged-slow')
+  const name = await groupAt(cluster, from, 'logged-slow')
   await a.enterAll([name])
   await b.enterAll([name])
   const log = { maxMessages: 1_000, maxBytes: 1_000_000, ttlMs: 60_000 }

@@ -2,14 +2,14 @@ import t from 'tap'
 import { Cluster } from 'ioredis'
 import { createRequire } from 'node:module'
 import { createPublisher, type HistoryOptions, type WebsocketGroupsOptions } from '../../plugin.ts'
-import { hashTags, partitionOf, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
+import { partitionOf } from '../../lib/backplane/redis/hash-tags.ts'
 import { heard, startInstance } from '../helpers/app.ts'
 import { upgradeStatus } from '../helpers/client.ts'
 import { Local } from '../helpers/local-instance.ts'
 import { openFramed } from './framed/framed-client.ts'
 import { recordedLog } from '../helpers/loggers.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
-import { startRedisCluster } from '../helpers/redis-cluster.ts'
+import { slotOfGroup, startRedisCluster } from '../helpers/redis-cluster.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { serve } from '../helpers/service.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
@@ -241,7 +241,6 @@ t.test('nodes behind addresses of their own are found by natMap', async t => {
 
   // One master cannot be reached by this instance alone.
   const other = await new Local({ redis }).start(t)
-  const slots = hashTags(256).map(slotOf)
   const cut = await cluster.masterOf(0)
   const names = Array.from({ length: 60 }, (_, n) => `cut-${n}`)
   for (const name of names) {
@@ -253,7 +252,7 @@ t.test('nodes behind addresses of their own are found by natMap', async t => {
   proxy?.cut()
   await until(() => one.backplane.state === 'degraded')
   for (const name of names) {
-    const isCut = await cluster.masterOf(slots[partitionOf(name, 256)] ?? 0) === cut
+    const isCut = await cluster.masterOf(slotOfGroup(name)) === cut
     const published = await one.publish({ kind: 'group', name }, 'x').then(() => true, () => false)
     t.equal(published, !isCut)
     t.equal(one.backplane.interrupted({ kind: 'group', name }), isCut)
@@ -290,9 +289,8 @@ t.test('a natMap function that fails for one node costs the groups of that node 
   const one = await new Local({ redis: { ...redis, options: { natMap } } }).start(t)
   works = false
   await until(() => one.backplane.state === 'degraded')
-  const slots = hashTags(256).map(slotOf)
   for (const name of groups) {
-    const isLost = await cluster.masterOf(slots[partitionOf(name, 256)] ?? 0) === lost
+    const isLost = await cluster.masterOf(slotOfGroup(name)) === lost
     t.equal(await one.publish({ kind: 'group', name }, 'x').then(() => true, () => false), !isLost)
   }
   works = true
@@ -307,8 +305,7 @@ t.test('nodes behind TLS, and a call to groups of which some cannot be reached',
     return { host: 'localhost', port: node === cut ? 1 : ports[node] ?? 0 }
   }
   const secured = { cluster: [`rediss://localhost:${ports[0]}`], options: { natMap, redisOptions: { tls: { ca: cert } } } }
-  const slots = hashTags(256).map(slotOf)
-  const owners = await Promise.all(groups.map(async name => await cluster.masterOf(slots[partitionOf(name, 256)] ?? 0)))
+  const owners = await Promise.all(groups.map(async name => await cluster.masterOf(slotOfGroup(name))))
   const [a, b] = [await startInstance(t, { redis: secured }), await startInstance(t, { redis })]
   const y = await b.open()
   for (const name of groups) await b.registry.join(y.id, name)

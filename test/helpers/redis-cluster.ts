@@ -2,7 +2,7 @@ import type { Test } from 'tap'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { hashTagOf, slotCount, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
+import { hashTagOf, hashTags, partitionOf, slotCount, slotOf } from '../../lib/backplane/redis/hash-tags.ts'
 import { ClusterBus } from './cluster-bus.ts'
 import { freePort } from './ports.ts'
 import { stopWrites } from './replication.ts'
@@ -270,6 +270,19 @@ class Cluster implements TestCluster {
     if (node === undefined) throw new Error(`no server has the id '${id}'`)
     return node
   }
+}
+
+/** The slot of each partition. */
+export const partitionSlots = hashTags(256).map(slotOf)
+
+/** The slot of the keys of a group. */
+export function slotOfGroup (name: string): number {
+  return partitionSlots[partitionOf(name, partitionSlots.length)] ?? 0
+}
+
+/** The first group of this name, with a number behind it, that the master has. */
+export async function groupAt (cluster: TestCluster, node: ClusterNode, name: string): Promise<string> {
+  for (let n = 0; ; n++) if (await cluster.masterOf(slotOfGroup(`${name}-${n}`)) === node) return `${name}-${n}`
 }
 
 /** Of the server's master; '-' where it is a master itself. */

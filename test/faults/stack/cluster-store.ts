@@ -1,13 +1,11 @@
 import type { Test } from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { hashTags, partitionOf, slotOf } from '../../../lib/backplane/redis/hash-tags.ts'
 import type { Random } from '../chaos/random.ts'
-import { startRedisCluster, type ClusterNode, type TestCluster } from '../../helpers/redis-cluster.ts'
+import { partitionSlots, slotOfGroup, startRedisCluster, type ClusterNode, type TestCluster } from '../../helpers/redis-cluster.ts'
 import { stopWrites } from '../../helpers/replication.ts'
 import { groups } from './groups.ts'
 import type { Store } from './store.ts'
 
-const slots = hashTags(256).map(slotOf)
 /**
  * Keys that outlive the instances, and expire: those of a single Redis, and what is known of killed instances. Their memberships are gone,
  * but they are looked at once more after a minute, and the counts of their users go when these connect again.
@@ -22,8 +20,8 @@ export async function startClusterStore (t: Test): Promise<Store> {
   // Nobody is replaced because this machine is busy.
   const cluster = await startRedisCluster(t, { replicas: 1, nodeTimeoutMs: 15_000 })
 
-  const slotOfGroup = (random: Random): number => slots[partitionOf(random.pick(groups), slots.length)] ?? 0
-  const anyMaster = async (random: Random): Promise<ClusterNode> => await cluster.masterOf(slotOfGroup(random))
+  const anySlot = (random: Random): number => slotOfGroup(random.pick(groups))
+  const anyMaster = async (random: Random): Promise<ClusterNode> => await cluster.masterOf(anySlot(random))
 
   return {
     ports: cluster.nodes.map(({ port }) => port),
@@ -69,9 +67,9 @@ export async function startClusterStore (t: Test): Promise<Store> {
       },
 
       async slotMoved ({ random }) {
-        const slot = slotOfGroup(random)
+        const slot = anySlot(random)
         const owner = await cluster.masterOf(slot)
-        const masters = await Promise.all([0, 127, 255].map(async partition => await cluster.masterOf(slots[partition] ?? 0)))
+        const masters = await Promise.all([0, 127, 255].map(async partition => await cluster.masterOf(partitionSlots[partition] ?? 0)))
         const to = random.pick(masters.filter(master => master !== owner))
         await cluster.migrate(slot, to, async () => await sleep(random.between(0, 300)))
         await cluster.healthy()
