@@ -94,7 +94,7 @@ t.test('the files with messages and streams have all methods of the sources by t
 })
 
 t.test('the small file does what the sources do: its shortened names are its own', async (t) => {
-  const server = await scriptedServer(t, { welcome: { pingMs: 50 } })
+  const server = await scriptedServer(t, { welcome: { pingMs: 1_000 } })
   const got: unknown[] = []
   const client = small.connect(server.url, {
     WebSocket,
