@@ -28,7 +28,7 @@ type Stored =
   | { readonly error: ReturnType<typeof describeError> }
 
 /**
- * Handles messages with the same key once in the cluster, for as long as logs live (five minutes, unless the option `log` says otherwise).
+ * Handles messages with the same key once in the cluster, for five minutes; the answer is known for as long as logs live.
  * Each key has a log of its own: one entry claims the key, another one is the answer to messages that come later with the same key.
  */
 export class Once {

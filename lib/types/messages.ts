@@ -76,8 +76,9 @@ type Awaitable<Value> = Value | Promise<Value>
 
 /** How many messages per second, after how many at once, one connection may send. */
 export interface MessageRate {
+  /** May be less than one: 0.1 for one message in ten seconds. */
   readonly perSecond: number
-  /** @default perSecond */
+  /** @default perSecond, and at least 1 */
   readonly burst?: number | undefined
 }
 

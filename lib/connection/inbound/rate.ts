@@ -11,7 +11,8 @@ export class RateLimit {
 
   constructor ({ perSecond, burst = perSecond }: Rate) {
     this.#msEach = 1_000 / perSecond
-    this.#burstMs = burst * this.#msEach
+    // A rate of less than one a second lets one through at a time: a smaller burst would let none through, ever.
+    this.#burstMs = Math.max(burst, 1) * this.#msEach
   }
 
   /** How long a quiet time has to be until the whole burst is free again (milliseconds). */

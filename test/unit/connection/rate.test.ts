@@ -14,6 +14,14 @@ t.test('a rate lets through its burst at once, then one after the other, and sav
   t.equal(new RateLimit({ perSecond: 4 }).burstMs, 1_000, 'the burst is that of a second where none is given')
 })
 
+t.test('a rate of less than one a second lets one through at a time', async t => {
+  const limit = new RateLimit({ perSecond: 0.5 })
+  const paidUntil = limit.charge(unpaid, 1_000)
+  t.equal(limit.excess(paidUntil, 1_000), 0, 'the first one')
+  t.equal(limit.excess(limit.charge(paidUntil, 1_000), 1_000), 2_000, 'the next one has to wait')
+  t.equal(limit.excess(limit.charge(paidUntil, 3_000), 3_000), 0, 'for two seconds')
+})
+
 t.test('a table counts each name by itself, counts nobody who was refused, and forgets', async t => {
   let now = 0
   const table = new RateTable({ perSecond: 1, burst: 2 }, 3, () => now)
