@@ -250,6 +250,38 @@ t.test('more and larger messages may come during a repair than it keeps', async 
   }
 })
 
+t.test('what a log has dropped is used where it comes late, as long as the log is the same', async t => {
+  for (const end of ['all comes', 'one never comes', 'the log is lost'] as const) {
+    await redis.admin.flushall()
+    const { readers, link, events, append, live } = readersRig(redis)
+    await readers.open('log')
+    live(await append('0', { keep: 2 }))
+    const missed: Buffer[] = []
+    for (let n = 1; n <= 6; n++) missed.push(await append(String(n), { keep: 2 }))
+    let drain = (): void => {}
+    link.previous = new Promise(resolve => { drain = resolve })
+    void readers.subscribed(['log'])
+    await until(() => link.asked === 1, { what: 'the log to have been read' })
+    live(...missed.slice(0, 2))
+    await until(() => link.asked === 2, { what: 'the log to have been read again' })
+    t.same(events, ['0', '1', '2'])
+    t.ok(readers.problem)
+    if (end === 'the log is lost') {
+      await redis.admin.flushall()
+      await append('new')
+    }
+    live(...missed.slice(end === 'one never comes' ? 3 : 2))
+    drain()
+    await until(() => readers.problem === undefined)
+    t.same(events.slice(3), {
+      'all comes': ['3', '4', '5', '6'], 'one never comes': ['gap: trimmed to 5', '5', '6'], 'the log is lost': ['gap: epoch to 0', 'new']
+    }[end], end)
+    live(await append('next', { keep: 2 }))
+    t.equal(events.at(-1), 'next')
+    readers.close()
+  }
+})
+
 t.test('a log that lost its latest messages: one gap, then what follows the fork', async t => {
   const { readers, local, events, append, live } = readersRig(redis)
   await readers.open('log')

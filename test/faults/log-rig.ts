@@ -120,6 +120,10 @@ interface Held { readonly what: 'top' | 'page', release (): void }
 class HeldLink {
   up = true
   calls = 0
+  /** Settles when the connection before this one brings nothing more; `undefined`: there is none. */
+  previous: Promise<void> | undefined
+  /** How often it was asked for. */
+  asked = 0
   holding = false
   readonly held: Held[] = []
   readonly bulk = new BulkReads()
@@ -148,6 +152,11 @@ class HeldLink {
     for (const { release } of this.held.splice(0)) release()
   }
 
+  previousDrained (): Promise<void> | undefined {
+    this.asked++
+    return this.previous
+  }
+
   #assertUp (): void {
     this.calls++
     if (!this.up) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
@@ -162,9 +171,10 @@ class HeldLink {
 /** Readers over a real log, whose replies and live messages arrive when the test says so. */
 export function readersRig (redis: TestRedis) {
   const link = new HeldLink(redis.admin)
+  const command = link as unknown as Link
   const local = new Recorder()
   let changes = 0
-  const readers = new LogFollowers(link as unknown as Link, new Keys('wsg:'), local, () => { changes++ })
+  const readers = new LogFollowers({ command, subscribe: command }, new Keys('wsg:'), local, () => { changes++ })
   return {
     link,
     local,

@@ -7,6 +7,7 @@ import { decode, isLogged, previousNonce } from './envelope.ts'
 import type { Keys } from './keys.ts'
 import { RedisClock } from './link/clock.ts'
 import { EvictionWatch } from './link/evictions.ts'
+import type { Links } from './link/port.ts'
 import { PubSubProbe } from './link/subscriptions/pubsub-probe.ts'
 import { isFinal, refused } from './link/server.ts'
 import { Subscriptions } from './link/subscriptions/subscriptions.ts'
@@ -20,7 +21,7 @@ import { OccupancyStore } from './membership/occupancy.ts'
 import { MemberReconciler } from './membership/reconciler.ts'
 import { MemberStore } from './membership/store.ts'
 import { UserCounts } from './membership/users.ts'
-import type { Links, PartitionOptions } from './partition-options.ts'
+import type { PartitionOptions } from './partition-options.ts'
 import { StateReport } from './state-report.ts'
 import { RedisWriter } from './writer.ts'
 
@@ -81,7 +82,7 @@ export class Partition {
     const report = (): void => this.#report()
     this.#ownsWriter = writer === undefined
     this.writer = writer ?? new RedisWriter(command, keys, options.whenDown, local.log)
-    this.#followers = new LogFollowers(command, keys, local, report, this.writer.differences)
+    this.#followers = new LogFollowers(links, keys, local, report, this.writer.differences)
     const inbox = keys.channel({ kind: 'instance', name: local.instanceId })
     this.subscriptions = new Subscriptions(subscribe, options.joinTimeoutMs, options.lingerMs, inbox, {
       acked: names => { void this.#followers.subscribed(names.map(name => this.#keys.groupOf(name)).filter(group => group !== undefined)) },
@@ -242,10 +243,7 @@ export class Partition {
     this.#local.log.debug({ err: error }, 'Redis link error')
   }
 
-  /**
-   * Subscribes on a new connection once the one before has delivered what was on its way there, as logs may have that no more. Never
-   * rejects.
-   */
+  /** Subscribes on a new connection once the one before brings nothing more, which logs may not have any longer. Never rejects. */
   async #resubscribe (): Promise<void> {
     const { subscribe } = this.#links
     const { connection } = subscribe

@@ -62,10 +62,13 @@ export class Wire {
     for (const one of this.#connections) if (one.lostBytes) this.#reset(one)
   }
 
-  /** Reads nothing more from Redis on the subscribe link, so that its output buffer there grows. */
-  pause (on: boolean): void {
-    this.#paused = on
-    for (const { kind, server } of this.#connections) {
+  /**
+   * Reads nothing more from Redis on the subscribe link, so that its output buffer there grows: on the connection that is there, or also on
+   * the next ones. When that ends, the newest goes first.
+   */
+  pause (on: boolean, alsoNext = true): void {
+    this.#paused = on && alsoNext
+    for (const { kind, server } of [...this.#connections].reverse()) {
       if (kind === 'subscribe') on ? server.pause() : server.resume()
     }
   }

@@ -8,6 +8,8 @@ const maxDialMs = 60_000
 /** How long a connection that was given up may still deliver what it has (milliseconds); a silence of `drainedAfterMs` ends that. */
 const drainMs = 10_000
 const drainedAfterMs = 100
+/** The same where what it has is nowhere else: after an outage TCP sends again only when about as much time has passed once more. */
+const patientlyMs = 2_000
 
 export interface ConnectionEvents {
   /** The socket is connected; nothing was sent to Redis yet. */
@@ -21,6 +23,13 @@ export interface ConnectionEvents {
   message (channel: Buffer, bytes: Buffer, late: boolean): void
   /** A node of a cluster took channels back. */
   moved? (): void
+}
+
+interface Previous {
+  readonly client: Redis
+  /** How many bytes had come on it when it was given up. */
+  readonly received: number
+  spent: Promise<void> | undefined
 }
 
 /**
@@ -40,8 +49,8 @@ export class Connection {
   /** A message came on the present connection. */
   #delivered = false
   #timer: NodeJS.Timeout | undefined
-  /** The connection before, which may still deliver what Redis sent before it was given up, and the bytes that had come on it then. */
-  #previous: { readonly client: Redis, readonly received: number } | undefined
+  /** The connection before, which may still deliver what Redis sent before it was given up. */
+  #previous: Previous | undefined
   #closed = false
 
   /**
@@ -100,7 +109,7 @@ export class Connection {
     // If the connection delivered nothing, the one before it has more to come, where that is still there.
     if (keep && this.#ready && (this.#delivered || this.#previous === undefined)) {
       this.dropPrevious()
-      this.#previous = { client, received: bytesRead(client) }
+      this.#previous = { client, received: bytesRead(client), spent: undefined }
     } else {
       discard(client)
     }
@@ -116,21 +125,13 @@ export class Connection {
 
   /**
    * Resolves when the previous connection has delivered all that Redis sent on it until now, or brings nothing more; after ten seconds in
-   * any case. Resolves at once where there is none.
+   * any case. `patiently`: waits for two seconds although nothing comes, once for all who ask. `undefined` where there is none.
    */
-  async previousDrained (): Promise<void> {
+  previousDrained (patiently = false): Promise<void> | undefined {
     const previous = this.#previous
-    if (previous === undefined) return
-    const { client } = previous
-    const endsAt = performance.now() + drainMs
-    const ping = { settled: false }
-    const settle = (): void => { ping.settled = true }
-    client.ping().then(settle, settle)
-    let { received } = previous
-    while (bytesRead(client) > received && !ping.settled && this.#previous === previous && performance.now() < endsAt) {
-      received = bytesRead(client)
-      await new Promise(resolve => setTimeout(resolve, drainedAfterMs))
-    }
+    if (previous === undefined || !patiently) return previous && this.#drain(previous, 0)
+    previous.spent ??= this.#drain(previous, patientlyMs)
+    return previous.spent
   }
 
   /** Drops the previous connection, whose messages are no longer needed. */
@@ -153,6 +154,21 @@ export class Connection {
     discard(this.#client)
     this.#present = undefined
     this.#ready = false
+  }
+
+  async #drain (previous: Previous, patienceMs: number): Promise<void> {
+    const { client } = previous
+    const startedAt = performance.now()
+    const ping = { settled: false }
+    const settle = (): void => { ping.settled = true }
+    client.ping().then(settle, settle)
+    let { received } = previous
+    const waitedMs = (): number => performance.now() - startedAt
+    const comes = (): boolean => bytesRead(client) > received || waitedMs() < patienceMs
+    while (comes() && !ping.settled && this.#previous === previous && waitedMs() < drainMs) {
+      received = bytesRead(client)
+      await new Promise(resolve => setTimeout(resolve, drainedAfterMs))
+    }
   }
 
   #dial (): Redis {

@@ -177,8 +177,8 @@ export class Link {
     this.#connection.reset(keep)
   }
 
-  /** After a reconnect: resolves when the previous connection has delivered what it still had. */
-  async previousDrained (): Promise<void> { await this.#connection.previousDrained() }
+  /** After a reconnect: as `Connection.previousDrained`. */
+  previousDrained (patiently = false): Promise<void> | undefined { return this.#connection.previousDrained(patiently) }
 
   /** Drops the previous connection: from now on all messages come by the new one. */
   dropPrevious (): void { this.#connection.dropPrevious() }

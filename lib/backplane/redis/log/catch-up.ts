@@ -1,4 +1,5 @@
 import { oncePerMinute } from '../../../logging.ts'
+import { withDeadline } from '../../../deadline.ts'
 import { isLogStart, logStart, samePosition } from '../../position.ts'
 import type { GapReason, LocalInstance, LoggedEnvelope, LogPosition } from '../../backplane.ts'
 import type { StoredEnvelope } from '../envelope.ts'
@@ -6,7 +7,10 @@ import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import type { CopyOrder } from './copy-order.ts'
 import type { LogFollower } from './follower.ts'
-import { readAfterFork } from './page.ts'
+import { readAfterFork, type RedisLogPage } from './page.ts'
+
+/** How often it is looked whether the connection that was given up brought something (milliseconds). */
+const lookMs = 50
 
 /** `inStep`: everything is delivered. `behind`: messages are missing. `held`: the next message waits for another log (see `CopyOrder`). */
 export type Progress = 'inStep' | 'behind' | 'held'
@@ -17,6 +21,7 @@ export type Progress = 'inStep' | 'behind' | 'held'
  */
 export class CatchUp {
   readonly #link: Link
+  readonly #subscribe: Pick<Link, 'previousDrained'>
   readonly #keys: Keys
   readonly #local: LocalInstance
   readonly #order: CopyOrder
@@ -26,9 +31,13 @@ export class CatchUp {
   #duplicates = 0
   #unknown = 0
 
-  /** `isGone` tells whether a follower's group is no longer followed. */
-  constructor (link: Link, keys: Keys, local: LocalInstance, order: CopyOrder, isGone: (follower: LogFollower) => boolean) {
+  /** Logs are read by `link`, live messages come by `subscribe`. `isGone` tells whether a follower's group is no longer followed. */
+  constructor (
+    link: Link, subscribe: Pick<Link, 'previousDrained'>, keys: Keys, local: LocalInstance, order: CopyOrder,
+    isGone: (follower: LogFollower) => boolean
+  ) {
     this.#link = link
+    this.#subscribe = subscribe
     this.#keys = keys
     this.#local = local
     this.#order = order
@@ -57,11 +66,20 @@ export class CatchUp {
     /** Once a log came back that the follower had left: where the follower was in the log that replaced it. */
     let between: LogPosition | undefined
     let epochsBetween: readonly string[] = []
+    let lateMayCome = true
     while (!this.#isGone(follower)) {
       follower.cover()
       const page = await readAfterFork(this.#link, this.#keys, follower, follower.position ?? logStart)
       if (this.#isGone(follower)) break
       if (page === undefined) continue
+      if (page.gap === 'trimmed') {
+        const late = this.#deliverLate(follower, page)
+        if (late === 'held') return 'held'
+        const drained = late === 'behind' && lateMayCome ? this.#subscribe.previousDrained(true) : undefined
+        if (drained !== undefined) lateMayCome = await this.#comesLate(follower, drained)
+        // The log may be gone by now.
+        if (drained !== undefined || late === 'inStep') continue
+      }
       const left = follower.left(page.end.epoch)
       if (left !== undefined) {
         // A failover to a server without the log, and back: members must not get again what they have of it.
@@ -91,7 +109,10 @@ export class CatchUp {
   /** Delivers the live messages that came while missing ones were read. `inStep`: from now on live messages are delivered as they come. */
   deliverBuffered (follower: LogFollower): Progress {
     if (this.#isGone(follower)) return 'inStep'
-    if (follower.rereadNeeded) return 'behind'
+    if (follower.rereadNeeded) {
+      follower.shift()
+      return 'behind'
+    }
     for (const [index, { envelope, previousNonce }] of follower.waiting.entries()) {
       const progress = this.accept(follower, envelope, previousNonce)
       // A message that came before the read and is not in the log belongs to a part of the log that is lost.
@@ -101,6 +122,29 @@ export class CatchUp {
     }
     follower.release()
     return 'inStep'
+  }
+
+  /**
+   * Delivers those live messages that come next and that the log has dropped. Only after a read that found this log in its place: clients
+   * may have gone on in the one that replaced it.
+   */
+  #deliverLate (follower: LogFollower, { before, end }: RedisLogPage): Progress {
+    const { position } = follower
+    for (const { envelope, previousNonce } of follower.waiting) {
+      if (envelope.position.epoch === end.epoch && this.accept(follower, envelope, previousNonce) === 'held') return 'held'
+    }
+    follower.keepDropped(before.offset)
+    return follower.position === position ? 'behind' : 'inStep'
+  }
+
+  /** Waits until a live message comes, and no longer than for what the previous connection still has. Returns whether one came. */
+  async #comesLate (follower: LogFollower, drained: Promise<void>): Promise<boolean> {
+    const { length } = follower.waiting
+    const over = drained.then(() => true)
+    while (follower.waiting.length === length && !follower.rereadNeeded) {
+      if (await withDeadline(over, lookMs, () => false)) return false
+    }
+    return true
   }
 
   /** Counts what lies between the follower and this offset: it was read, and cannot be decoded by this version. */

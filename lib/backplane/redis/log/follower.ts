@@ -176,16 +176,15 @@ export class LogFollower {
 
   /** Makes live messages wait from now on. If they do already, the repair under way may have read the log too early: it reads once more. */
   suspend (): void {
-    if (this.#waiting === undefined) this.#hold()
-    else this.rereadNeeded = true
+    this.rereadNeeded = this.#waiting !== undefined
+    this.#waiting ??= nothing()
   }
 
   buffer (message: LiveMessage): void {
     const bytes = message.envelope.payload.length
-    const waiting = this.#waiting
-    if (waiting === undefined || waiting.messages.length >= maxWaiting.messages || waiting.bytes + bytes > maxWaiting.bytes) {
-      // Drops what waits: the log has all of it, and is read again.
-      this.#hold()
+    const waiting = this.#waiting ??= nothing()
+    if (waiting.messages.length >= maxWaiting.messages || waiting.bytes + bytes > maxWaiting.bytes) {
+      // The log has it, and is read again. What waits stays: its oldest messages may be in no log any more.
       this.rereadNeeded = true
     } else {
       waiting.messages.push(message)
@@ -204,11 +203,16 @@ export class LogFollower {
     return index < (this.#waiting?.covered ?? 0)
   }
 
-  /** Removes the first `count` messages of `waiting`, which are delivered or dropped. */
-  shift (count: number): void {
-    const messages = this.waiting.slice(count)
-    const bytes = messages.reduce((sum, { envelope: { payload } }) => sum + payload.length, 0)
-    this.#waiting = { messages, bytes, covered: Math.max(0, (this.#waiting?.covered ?? 0) - count) }
+  /** Removes the first `count` messages of `waiting`, which are delivered or dropped; by default those that came before the read. */
+  shift (count = this.#waiting?.covered ?? 0): void {
+    this.#setWaiting(this.waiting.slice(count), Math.max(0, (this.#waiting?.covered ?? 0) - count))
+  }
+
+  /** The log was read and has dropped what comes up to this offset: keeps, of the messages that came before, only those that it lacks. */
+  keepDropped (upTo: number): void {
+    const [from, covered] = [this.#position?.offset ?? 0, this.#waiting?.covered ?? 0]
+    const lacking = this.waiting.slice(0, covered).filter(({ envelope: { position: { offset } } }) => offset > from && offset <= upTo)
+    this.#setWaiting([...lacking, ...this.waiting.slice(covered)], lacking.length)
   }
 
   /** The follower is in step: live messages are delivered as they come. */
@@ -222,10 +226,13 @@ export class LogFollower {
     return this.#position?.offset === offset ? this.#position.nonce : 0
   }
 
-  #hold (): void {
-    this.#waiting = { messages: [], bytes: 0, covered: 0 }
-    this.rereadNeeded = false
+  #setWaiting (messages: LiveMessage[], covered: number): void {
+    this.#waiting = { messages, bytes: messages.reduce((sum, { envelope: { payload } }) => sum + payload.length, 0), covered }
   }
+}
+
+function nothing (): Waiting {
+  return { messages: [], bytes: 0, covered: 0 }
 }
 
 function noncesOf ({ offset, nonce }: LogPosition): Uint32Array {

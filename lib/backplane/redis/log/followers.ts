@@ -5,7 +5,7 @@ import type { LocalInstance, LoggedEnvelope, LogPosition } from '../../backplane
 import { chunks, WorkQueue } from '../batching.ts'
 import type { StoredEnvelope } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
-import type { Link } from '../link/port.ts'
+import type { Link, Links } from '../link/port.ts'
 import { CatchUp, type Progress } from './catch-up.ts'
 import { CopyOrder, type Holder } from './copy-order.ts'
 import { LogEnds } from './ends.ts'
@@ -45,7 +45,9 @@ export class LogFollowers {
   #closed = false
   #repaired = 0
 
-  constructor (link: Link, keys: Keys, local: LocalInstance, changed: () => void, differences = new SettingsDifferences()) {
+  constructor (
+    { command: link, subscribe }: Links, keys: Keys, local: LocalInstance, changed: () => void, differences = new SettingsDifferences()
+  ) {
     this.#link = link
     this.#local = local
     this.#warnUnreadable = oncePerMinute(local.log, 'log_unreadable')
@@ -54,7 +56,7 @@ export class LogFollowers {
     // In a later turn of the event loop, so that a repair that ends in this one is over before it runs again.
     this.#order = new CopyOrder(group => this.#followers.get(group), holder => setImmediate(() => { this.#wake(holder) }))
     this.volatile = new VolatileMessages(this.#order, local)
-    this.#catchUp = new CatchUp(link, keys, local, this.#order, follower => this.#gone(follower))
+    this.#catchUp = new CatchUp(link, subscribe, keys, local, this.#order, follower => this.#gone(follower))
   }
 
   /** Set while messages are still to be read and delivered, or the end of a log is unknown. */
@@ -66,10 +68,7 @@ export class LogFollowers {
     return { repairs: this.#repaired, repairsPending: this.#repairs.size, logsHeld: this.#order.held, ...this.#catchUp.stats() }
   }
 
-  /**
-   * Resolves when this instance knows where the log ends: at `end`, or where Redis says. What follows is delivered here, once the group is
-   * subscribed. @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
-   */
+  /** Resolves when it is known where the log ends: at `end`, or where Redis says. @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
   async open (group: string, end?: LogPosition): Promise<void> {
     const follower = this.#followers.get(group) ?? this.#add(group)
     if (follower.position === undefined) await (end === undefined ? this.#open(follower) : follower.seek(end))

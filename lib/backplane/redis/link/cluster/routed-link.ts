@@ -111,8 +111,9 @@ export class RoutedLink implements Link {
     this.#receive?.(channel, bytes, late || from !== this.#link)
   }
 
-  async previousDrained (): Promise<void> {
-    if (this.#link !== undefined) await drained(this.#link)
+  previousDrained (patiently = false): Promise<void> | undefined {
+    if (this.#link === undefined) return undefined
+    return patiently ? this.#link.previousDrained(true) : drained(this.#link)
   }
 
   /** Whether messages from the previous connection may still be of use. */
