@@ -39,8 +39,8 @@ interface Carrier {
 
 /** Not the word alone: the command link asks, too, whether it may subscribe. */
 const subscribeCommand = /\*\d+\r\n\$9\r\nsubscribe\r\n/i
-/** Of what connections that share a slow link send at the same time each gets so many bytes through in turn. */
-const pieceBytes = 4_096
+/** Of what connections that share a slow link send at the same time each gets so many bytes through in turn: a packet. */
+const pieceBytes = 1_460
 /** A timer is late by about this much (milliseconds): the link was not idle meanwhile. */
 const lateMs = 5
 

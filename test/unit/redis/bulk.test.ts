@@ -84,7 +84,7 @@ t.test('on a slow link less is under way, and more again when it is quick', asyn
   }
   const quick = await shareAfter(10, 1)
   t.equal(quick, 131_072)
-  t.equal(await shareAfter(20, 300), 8_192)
+  t.equal(await shareAfter(20, 300), 4_096)
   t.equal(await shareAfter(20, 1), quick)
 })
 

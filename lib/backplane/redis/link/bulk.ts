@@ -1,12 +1,12 @@
 /** How many bytes all bulk reads of a link may have under way together: at most, and at least, however slow the link is. */
 const maxBytes = 262_144
-const minBytes = 16_384
+const minBytes = 4_096
 const maxReads = 64
-/** Two, so that the link is in use while the answer to the last read is handled. */
-const minReads = 2
 const firstReads = 4
+/** A large answer. From here on two reads are under way, so that the link is in use while the answer to the last one is handled. */
+const largeBytes = 16_384
 /** How long other calls may wait behind bulk reads, beyond a few round trips (milliseconds). */
-const targetMs = 10
+const targetMs = 2
 
 /** The size of one answer. */
 export interface BulkSize {
@@ -27,6 +27,8 @@ interface Waiter {
  */
 export class BulkReads {
   readonly #now: () => number
+  /** How long this process had nothing to do (milliseconds). While it is busy, answers are late on any link. */
+  readonly #idleMs: () => number
   readonly #waiting: Waiter[] = []
   #running = 0
   #alone = false
@@ -40,8 +42,9 @@ export class BulkReads {
   #total = 0
   #failed = 0
 
-  constructor (now: () => number = () => performance.now()) {
-    this.#now = now
+  constructor (now?: () => number) {
+    this.#now = now ?? (() => performance.now())
+    this.#idleMs = now ?? (() => performance.eventLoopUtilization().idle)
   }
 
   /** Whether there is more to read than a few small answers. */
@@ -64,21 +67,26 @@ export class BulkReads {
    */
   async read<Answer> (read: (bytes: number) => Promise<Answer>, sizeOf: (answer: Answer) => BulkSize, alone = false): Promise<Answer> {
     await this.#turn(alone)
-    const startedAt = this.#now()
+    const [startedAt, idleBefore] = [this.#now(), this.#idleMs()]
     try {
       const answer = await read(alone ? this.#bytes : Math.floor(this.#bytes / this.#reads))
-      this.#succeeded(sizeOf(answer), this.#now() - startedAt, alone)
+      this.#roundTripMs = Math.min(this.#roundTripMs, this.#now() - startedAt)
+      this.#succeeded(sizeOf(answer), this.#idleMs() - idleBefore, alone)
       return answer
     } catch (error) {
       this.#failed++
       this.#bytes = Math.max(minBytes, this.#bytes / 2)
-      this.#reads = minReads
+      this.#reads = this.#minReads
       throw error
     } finally {
       this.#running--
       this.#alone = false
       this.#next()
     }
+  }
+
+  get #minReads (): number {
+    return this.#bytes < largeBytes ? 1 : 2
   }
 
   async #turn (alone: boolean): Promise<void> {
@@ -99,15 +107,14 @@ export class BulkReads {
     }
   }
 
-  #succeeded ({ bytes, full }: BulkSize, tookMs: number, alone: boolean): void {
+  #succeeded ({ bytes, full }: BulkSize, waitedMs: number, alone: boolean): void {
     this.#count++
     this.#total += bytes
-    this.#large = full || bytes >= minBytes
+    this.#large = full || bytes >= largeBytes
     // Many small answers may be under way together, but few large ones.
-    if (!alone) this.#reads = full ? Math.max(minReads, this.#reads >> 1) : Math.min(maxReads, this.#reads + 1)
-    this.#roundTripMs = Math.min(this.#roundTripMs, tookMs)
+    if (!alone) this.#reads = full ? Math.max(this.#minReads, this.#reads >> 1) : Math.min(maxReads, this.#reads + 1)
     const allowedMs = targetMs + 4 * this.#roundTripMs
-    if (tookMs > 2 * allowedMs) this.#bytes = Math.max(minBytes, this.#bytes * 0.75)
-    else if (tookMs < allowedMs) this.#bytes = Math.min(maxBytes, this.#bytes * 1.25)
+    if (waitedMs > 2 * allowedMs) this.#bytes = Math.max(minBytes, this.#bytes * 0.75)
+    else if (waitedMs < allowedMs) this.#bytes = Math.min(maxBytes, this.#bytes * 1.25)
   }
 }
