@@ -11,7 +11,7 @@ import { CopyOrder, type Holder } from './copy-order.ts'
 import { LogEnds } from './ends.ts'
 import { LogFollower } from './follower.ts'
 import { SettingsDifferences } from './settings.ts'
-import { VolatileMessages, VolatileQueue } from './volatile-messages.ts'
+import { VolatileMessages } from './volatile-messages.ts'
 
 const retryMs = 200
 const concurrentRepairs = 64
@@ -173,8 +173,9 @@ export class LogFollowers {
 
   /** The message that was held may be delivered now. */
   #wake (holder: Holder): void {
-    if (holder instanceof VolatileQueue) this.volatile.wake(holder)
-    else if (holder instanceof LogFollower && holder.buffering && !this.#gone(holder)) this.#work.add(holder)
+    const follower = this.#followers.get(holder.group)
+    if (follower !== holder) this.volatile.wake(holder)
+    else if (follower.buffering) this.#work.add(follower)
   }
 
   /** Whether the group was unsubscribed meanwhile, or all groups were. */

@@ -1,19 +1,14 @@
 import type { LocalInstance } from '../../backplane.ts'
 import type { StoredEnvelope } from '../envelope.ts'
-import type { CopyOrder } from './copy-order.ts'
+import type { CopyOrder, Holder } from './copy-order.ts'
 
 /** How much waits per group. No log has it, so what comes beyond is delivered at once, and all that waits before it. */
 const maxWaiting = { messages: 1_000, bytes: 262_144 } as const
 
 /** Messages of one group that wait for the log of another one, oldest first. */
-export class VolatileQueue {
-  readonly group: string
-  readonly messages: StoredEnvelope[] = []
-  bytes = 0
-
-  constructor (group: string) {
-    this.group = group
-  }
+interface VolatileQueue extends Holder {
+  readonly messages: StoredEnvelope[]
+  bytes: number
 }
 
 /**
@@ -34,7 +29,7 @@ export class VolatileMessages {
     const { target: { kind, name }, payload } = envelope
     const waiting = kind === 'group' ? this.#queues.get(name) : undefined
     if (waiting === undefined && envelope.places === undefined) return this.#local.deliver(envelope)
-    const queue = waiting ?? new VolatileQueue(name)
+    const queue = waiting ?? { group: name, messages: [], bytes: 0 }
     queue.messages.push(envelope)
     queue.bytes += payload.length
     if (waiting === undefined) {
@@ -46,9 +41,10 @@ export class VolatileMessages {
     }
   }
 
-  /** The log that the queue waits for came on. */
-  wake (queue: VolatileQueue): void {
-    if (this.#queues.get(queue.group) !== queue) return
+  /** The log that the holder waits for came on. */
+  wake (holder: Holder): void {
+    const queue = this.#queues.get(holder.group)
+    if (queue !== holder) return
     const held = queue.messages.findIndex(message => {
       if (!this.#order.mayDeliver(queue, message)) return true
       this.#local.deliver(message)
