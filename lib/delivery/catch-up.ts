@@ -135,7 +135,9 @@ export class CatchUp {
     const [claimed, behind] = [this.#claimed, this.#last]
     const last = claimed ?? behind
     const epoch = last?.epoch === '' ? this.#epoch ?? '' : last?.epoch ?? ''
-    const gone = this.#delivered === '' || this.#delivered === epoch ? undefined : this.#delivered
+    // An instance that did not know its place may have been in the log that the client was in, and was told is lost.
+    const delivered = this.#delivered ?? (this.#told ? this.#before?.epoch : undefined)
+    const gone = delivered === '' || delivered === epoch ? undefined : delivered
     const known = claimed === undefined ? { gone } : { behind }
     // There is no log now, but the log that the client was in may come back: what the client got of it must not be given again.
     const left = this.#told && epoch === '' && this.#before !== undefined && !isLogStart(this.#before) ? this.#before : undefined
