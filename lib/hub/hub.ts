@@ -175,8 +175,16 @@ export class Hub {
   /** Who is not given the message. */
   #exclusionOf (envelope: Envelope): Exclusion<LocalConnection> | undefined {
     const excludes = exclusionOf(envelope)
-    if (envelope.repeated === undefined) return excludes
-    return connection => this.#hasRepeated(connection, envelope) || excludes?.(connection) === true
+    const { repeated, position, places } = envelope
+    if (repeated === undefined && (position !== undefined || places === undefined)) return excludes
+    return connection => this.#hasRepeated(connection, envelope) || this.#hasLogged(connection, envelope) || excludes?.(connection) === true
+  }
+
+  /** Whether this is the copy for a group without a log, and the connection came back to a group with one ahead of this instance. */
+  #hasLogged (connection: LocalConnection, { position, places = [] }: Envelope): boolean {
+    return position === undefined && places.some(({ group, epoch, offset }) => {
+      return this.find(connection, group)?.holdback?.has({ epoch, offset, nonce: 0 }) === true
+    })
   }
 
   /** Whether this is a message that was stored anew, and the connection was given it before. */

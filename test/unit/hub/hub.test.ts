@@ -205,6 +205,19 @@ t.test('a client that is in the next log already is told of a second loss, and n
   t.strictSame(told('new', at('', 0)), ['new 1', 'new 2', 'new 3'], 'the log was empty when the client came')
 })
 
+t.test('a client that comes back ahead of this instance gets nothing twice that went to a group without a log, too', async (t) => {
+  const a = fakeConnection('a', undefined, true)
+  const hub = hubOf(a)
+  const one = hub.join(a, 'g', member(a)) as LocalMember
+  hub.join(a, 'v', member(a))
+  one.startHold()
+  one.releaseHold({ position: { epoch: 'e', offset: 5, nonce: 1 }, epoch: 'e', told: false })
+  for (const offset of [5, 6]) {
+    hub.deliver(envelope(`e ${offset}`, group('v'), { shared: true, places: [{ group: 'g', epoch: 'e', offset }] }))
+  }
+  t.strictSame(a.written.map(text => (JSON.parse(text) as { data: string }).data), ['e 6'])
+})
+
 t.test('who leaves a group during its replay holds nothing back any more', async (t) => {
   const a = fakeConnection('a')
   const hub = hubOf(a)
