@@ -4,7 +4,7 @@ import { connect, type Client, type ClientError, type WebSocketLike } from '../.
 import { streamsOf, type Streams } from '../../../lib/client/streams.ts'
 import type { ServerFrame } from '../../../lib/protocol/frames.ts'
 import type { Random } from '../chaos/random.ts'
-import { groups, neighbours } from './groups.ts'
+import { groups, neighbours, volatile } from './groups.ts'
 import { Oracle, Session, type Heard } from './oracle.ts'
 
 const tickMs = 20
@@ -56,7 +56,8 @@ export class Crowd {
       }
     }
     for (let n = 0; n < rawClients; n++) {
-      const client: RawClient = { name: `raw${n}`, rooms: this.#random.shuffle(groups).slice(0, 1 + n % 3) }
+      const rooms = n === 0 ? [volatile] : this.#random.shuffle(groups).slice(0, 1 + n % 3)
+      const client: RawClient = { name: `raw${n}`, rooms }
       this.raw.push(client)
       void this.#keepOpen(client)
     }
@@ -86,6 +87,12 @@ export class Crowd {
       const [end, at] = [this.oracle.end(group), session.cursors.get(group)]
       return end !== undefined && (at?.epoch !== end.epoch || at.offset !== end.offset)
     }).map(group => `${session.name} in ${group}`))
+  }
+
+  /** Those in the group without a log who were told nothing of what was sent to it since then. */
+  unreachedSince (at: number): string[] {
+    const reached = this.oracle.reachedSince(at)
+    return this.people.get(volatile)?.filter(name => !reached.has(name)) ?? []
   }
 
   /** By client: the streams that it has not read to their ends. */
@@ -193,9 +200,9 @@ export class Crowd {
     client.on('left', ({ group }) => {
       for (const name of session.streams.keys()) if (name.startsWith(`${group} `)) session.streams.delete(name)
     })
-    client.on('message', ({ data }) => {
+    client.on('message', ({ data, group }) => {
       const { id, type } = JSON.parse(String(data)) as { readonly id: string, readonly type?: string }
-      if (type === undefined) oracle.handled(session, id)
+      if (type === undefined) oracle.handled(session, id, group)
     })
     client.on('error', ({ code, message }) => {
       if (!['CONNECT_FAILED', 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT'].includes(code)) {

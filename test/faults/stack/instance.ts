@@ -1,10 +1,10 @@
-// One instance of the whole-stack chaos test, in a process of its own: Fastify and the plugin with its defaults, a room for framed clients
-// and a route for raw ones. Whatever a client sends goes to the groups that it names.
+// One instance of the whole-stack chaos test, in a process of its own: Fastify and the plugin with its defaults, but for one group that
+// keeps no log; a room for framed clients and a route for raw ones. Whatever a client sends goes to the groups that it names.
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import websocketGroups, { type BroadcastResult, type Data } from '../../../plugin.ts'
 import { buildService } from '../../helpers/service.ts'
-import { groups } from './groups.ts'
+import { groups, volatile } from './groups.ts'
 import { pieces } from './texts.ts'
 
 export type Order = { readonly stop: true } | { readonly view: readonly string[] }
@@ -20,7 +20,7 @@ for (const event of ['unhandledRejection', 'uncaughtException']) {
 }
 
 const { app, listen } = buildService({ level: 'silent' })
-await app.register(websocketGroups, { redis, authenticate: token => ({ userId: token }) })
+await app.register(websocketGroups, { redis, authenticate: token => ({ userId: token }), logs: { [volatile]: false } })
 
 async function relay (data: Data): Promise<BroadcastResult> {
   const { to } = JSON.parse(String(data)) as { readonly to: string[] }

@@ -1,5 +1,6 @@
 import type { StreamView } from '../../../lib/client/streams.ts'
 import type { GapReason, ServerFrame } from '../../../lib/protocol/frames.ts'
+import { volatile } from './groups.ts'
 import { whole } from './texts.ts'
 
 export interface Place { readonly epoch: string, readonly offset: number, readonly nonce: number }
@@ -39,6 +40,8 @@ export class Session {
   /** Groups that the present connection was told to be in. */
   readonly joined = new Set<string>()
   readonly got = new Set<string>()
+  /** What the present connection got. */
+  readonly gotHere = new Set<string>()
   readonly lostData = new Map<string, number>()
   readonly streams = new Map<string, Pick<StreamView, 'text' | 'state'>>()
   /** The latest of what it was told, for reports. */
@@ -68,6 +71,7 @@ export class Oracle {
     refused: 0,
     unknown: 0,
     severalGroups: 0,
+    mixed: 0,
     delivered: 0,
     connections: 0,
     streamsRead: 0,
@@ -89,6 +93,8 @@ export class Oracle {
   /** Group and message -> where it stands. */
   readonly #where = new Map<string, Place>()
   readonly #heard: Heard[] = []
+  /** Group and message: those that were stored anew, as the log that they stood in was lost. */
+  readonly #storedAnew = new Set<string>()
   #losses = 0
 
   violate (kind: 'lostSilently' | 'doubled' | 'reordered' | 'falseGaps' | 'refusedButStored', what: string): void {
@@ -104,6 +110,7 @@ export class Oracle {
   sent (id: string, to: readonly string[]): void {
     this.totals.published++
     if (to.length > 1) this.totals.severalGroups++
+    if (to.length > 1 && to.includes(volatile)) this.totals.mixed++
     this.#sent.set(id, { to, at: performance.now() })
   }
 
@@ -145,6 +152,7 @@ export class Oracle {
     switch (frame.type) {
       case 'welcome':
         session.joined.clear()
+        session.gotHere.clear()
         return
       case 'joined': {
         const { group, recovered, reason, position } = frame
@@ -179,6 +187,11 @@ export class Oracle {
         if (type !== undefined) return
         this.totals.delivered++
         const { group, position } = frame
+        if (group === volatile && position === undefined) {
+          if (this.#sent.get(id)?.to.includes(volatile) !== true) this.violations.push(`${session.name} got ${id} in ${volatile}`)
+          heard.events.push({ kind: 'message', at, id, group })
+          return
+        }
         if (group === undefined || position === undefined) {
           this.violations.push(`${session.name} got ${id} without a group or a position`)
           return
@@ -190,13 +203,19 @@ export class Oracle {
     }
   }
 
-  /** The handler of a framed client was called. */
-  handled (session: Session, id: string): void {
-    if (session.got.has(id)) {
+  /**
+   * The handler of a framed client was called. An instance that is behind may bring a client that comes to it what a group without a log
+   * was sent before; not where the client is in a group with a log that the message went to, too.
+   */
+  handled (session: Session, id: string, group: string | undefined): void {
+    const others = this.#sent.get(id)?.to.some(other => other !== volatile && session.joined.has(other)) === true
+    const got = group === volatile && !others ? session.gotHere : session.got
+    if (got.has(id)) {
       this.violate('doubled', `${session.name} got ${id} twice`)
       this.traces.push(`${session.name} got ${id} twice: ${session.trace.join('\n')}`)
     }
     session.got.add(id)
+    session.gotHere.add(id)
   }
 
   /** What a client has of a stream: the whole text from its beginning, as far as it is made. */
@@ -235,6 +254,15 @@ export class Oracle {
     return undefined
   }
 
+  /** Who was told something that was sent to the group without a log alone, after that time. */
+  reachedSince (since: number): Set<string> {
+    const isIt = (event: Event): boolean => {
+      const { to = [], at = 0 } = (event.kind === 'message' ? this.#sent.get(event.id) : undefined) ?? {}
+      return at > since && to.length === 1 && to[0] === volatile
+    }
+    return new Set(this.#heard.filter(({ events }) => events.some(isIt)).map(({ client }) => client))
+  }
+
   /** Where the group's log ends, as far as anybody was told; `undefined` when nothing was stored. */
   end (group: string): Place | undefined {
     const last = [...this.#logs.get(group) ?? []].at(-1)
@@ -259,6 +287,7 @@ export class Oracle {
     for (const [group, epochs] of this.#logs) for (const entries of epochs.values()) this.#assertInTime(group, entries)
     this.#assertSameOrder()
     for (const heard of this.#heard) {
+      this.#assertMixedOrder(heard)
       if (heard.framed) this.#assertOnePlace(heard)
       else this.#assertWhole(heard)
     }
@@ -310,6 +339,7 @@ export class Oracle {
     if (known !== undefined && known.epoch === place.epoch && known.offset !== place.offset) {
       this.violate('doubled', `${id} stands in ${group} at ${key(known)} and ${key(place)}`)
     }
+    if (known !== undefined && known.epoch !== place.epoch) this.#storedAnew.add(`${group} ${id}`)
     this.#where.set(`${group} ${id}`, place)
   }
 
@@ -371,6 +401,27 @@ export class Oracle {
         }
       }
       if (event.kind !== 'gap' && event.kind !== 'joined' && event.group !== undefined) latest.set(event.group, index)
+    }
+  }
+
+  /** What came by the group without a log came in the order of the logs that it stands in, too. */
+  #assertMixedOrder ({ client, framed, events }: Heard): void {
+    const inOthers = events.some(event => event.kind === 'joined' && event.group !== volatile)
+    if (!framed && inOthers) return
+    const latest = new Map<string, { readonly id: string, readonly offset: number }>()
+    for (const event of events) {
+      if (event.kind !== 'message' || (framed && event.group !== volatile)) continue
+      const { id } = event
+      for (const group of this.#sent.get(id)?.to ?? []) {
+        const place = this.#where.get(`${group} ${id}`)
+        if (place === undefined || this.#storedAnew.has(`${group} ${id}`)) continue
+        const log = `${group} ${place.epoch}`
+        const before = latest.get(log)
+        if (before !== undefined && before.offset > place.offset) {
+          this.violate('reordered', `${client} got ${id} in ${volatile} after ${before.id}, which comes after it in ${log}`)
+        }
+        latest.set(log, { id, offset: place.offset })
+      }
     }
   }
 

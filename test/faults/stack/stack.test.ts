@@ -1,6 +1,6 @@
 // Everything goes wrong around the whole default stack, in an order drawn from a seed, while an oracle watches what clients are told:
-// nothing is lost without a word, doubled or put out of order, in one group, across groups and in streams of tokens, and presence is right
-// in the end.
+// nothing is lost without a word, doubled or put out of order, in one group, across groups with a log and without one, and in streams of
+// tokens, and presence is right in the end.
 //
 //   CHAOS_SEED=… npx tap run test/faults/stack/stack.test.ts     other faults than those of seed 1
 //   node scripts/chaos.mjs --messages 200000                     the long form
@@ -13,7 +13,7 @@ import { until } from '../../helpers/until.ts'
 import { Random } from '../chaos/random.ts'
 import { Crowd } from './crowd.ts'
 import { faults as commonFaults, light, type Stage } from './faults.ts'
-import { groups, store } from './groups.ts'
+import { groups, logged, store } from './groups.ts'
 import { Stack } from './stack.ts'
 
 const seed = Number(process.env.CHAOS_SEED ?? 1)
@@ -50,7 +50,7 @@ const faults = { ...commonFaults, ...stack.store.faults }
 crowd.start()
 await until(() => crowd.settled, { timeoutMs: 30_000, what: 'all clients to be in their groups' })
 crowd.publish(rate)
-await until(() => groups.every(group => oracle.end(group) !== undefined), { what: 'all groups to be in use' })
+await until(() => logged.every(group => oracle.end(group) !== undefined), { what: 'all groups to be in use' })
 
 const startedAt = performance.now()
 let deck: string[] = []
@@ -67,7 +67,13 @@ crowd.publish(0)
 await until(() => crowd.idle, { timeoutMs: 60_000, what: 'all messages to have their answers' })
 // The last message of each group says to the oracle where its log ends, whatever was acknowledged.
 crowd.publish(rate)
+const calmAt = performance.now()
 await sleep(500)
+let unreached: string[] = []
+await until(() => {
+  unreached = crowd.unreachedSince(calmAt)
+  return unreached.length === 0
+}, { timeoutMs: 30_000 }).catch(() => {})
 crowd.publish(0)
 await until(() => crowd.idle && crowd.behind.length === 0, { timeoutMs: 30_000, what: 'everybody to be at the end of the logs' })
   .catch(() => t.comment(`behind: ${crowd.behind.join()}`))
@@ -122,6 +128,7 @@ const leftovers = await stack.store.leftovers()
 t.strictSame(failed, [], 'all faults were brought about, and came to their ends')
 t.same(wrong, [], 'presence is right in the end, for instances and for clients')
 t.strictSame(unread, [], 'all streams come to their ends')
+t.strictSame(unreached, [], 'everybody gets what a group without a log is sent')
 t.strictSame(leftovers, [], 'no key and no channel is left')
 t.strictSame(stack.faults, [], 'no instance had anything unhandled')
 
@@ -130,6 +137,7 @@ if (detail) for (const trace of oracle.traces) t.comment(trace)
 const seconds = Math.round((performance.now() - startedAt) / 1_000)
 t.comment(`CHAOS_SEED=${seed}: ${JSON.stringify({ seconds, ...totals, gaps, faults: happened }, undefined, 2)}`)
 t.ok(totals.published >= (messages > 50_000 ? messages : 1_000) && totals.stored > totals.published / 4, 'enough was sent, and stored')
+t.ok(totals.mixed > totals.published / 20, 'many messages went to groups with a log and to the one without')
 t.ok(totals.streamsRead > 20, 'streams were read to their ends')
 t.same(violations.slice(0, 20), [], 'nothing is wrong')
 for (const kind of ['lostSilently', 'doubled', 'reordered', 'falseGaps', 'refusedButStored'] as const) t.equal(totals[kind], 0, kind)
