@@ -179,9 +179,7 @@ export class LogFollowers {
   }
 
   /** Whether the group was unsubscribed meanwhile, or all groups were. */
-  #gone (follower: LogFollower): boolean {
-    return this.#followers.get(follower.group) !== follower
-  }
+  #gone (follower: LogFollower): boolean { return this.#followers.get(follower.group) !== follower }
 
   #open (follower: LogFollower): Promise<void> { return (follower.opening ??= this.#readEnd(follower)) }
 
