@@ -8,12 +8,22 @@ export class Instances {
   #running: Worker[] = []
   #started = 0
   #replacing = Promise.resolve()
+  /** Settles when the successors of instances that died are there. */
+  #succeeding: Promise<unknown> = Promise.resolve()
+  /** The instance whose successor a deploy starts. */
+  #leaving: Worker | undefined
   #closing = false
+  /** How long an instance may take to end before it is killed. Longer than the time after which it gives up itself. */
+  readonly #endMs: number
 
-  constructor (settings: NodeJS.ProcessEnv) {
+  constructor (settings: NodeJS.ProcessEnv, endMs = 10_000) {
     this.#settings = settings
+    this.#endMs = endMs
     cluster.setupPrimary({ exec: fileURLToPath(new URL('instance.ts', import.meta.url)) })
-    cluster.on('exit', instance => { this.#ended(instance).catch((error: unknown) => console.error(error)) })
+    cluster.on('exit', instance => {
+      const succeeded = this.#ended(instance).catch((error: unknown) => console.error(error))
+      this.#succeeding = Promise.all([this.#succeeding, succeeded])
+    })
   }
 
   /** Starts this many instances. Resolves when all take clients, rejects when one ends before that. */
@@ -26,16 +36,18 @@ export class Instances {
   async replace (): Promise<void> {
     this.#replacing = this.#replacing.then(async () => {
       for (const old of [...this.#running]) {
+        if (old.isDead()) continue      // `#ended` starts its successor.
+        this.#leaving = old
         await this.#startOne()
         await this.#stop(old)
       }
-    }).catch((error: unknown) => console.error(error))
+    }).catch((error: unknown) => console.error(error)).finally(() => { this.#leaving = undefined })
     await this.#replacing
   }
 
   async close (): Promise<void> {
     this.#closing = true
-    await this.#replacing
+    await Promise.all([this.#replacing, this.#succeeding])
     await Promise.all(this.#running.map(async instance => await this.#stop(instance)))
   }
 
@@ -51,14 +63,16 @@ export class Instances {
   async #stop (instance: Worker): Promise<void> {
     this.#running = this.#running.filter(other => other !== instance)
     if (instance.isDead()) return
+    const ended = once(instance, 'exit')
     instance.process.kill('SIGTERM')
-    await once(instance, 'exit')
+    const timer = setTimeout(() => instance.process.kill('SIGKILL'), this.#endMs)
+    await ended.finally(() => clearTimeout(timer))
   }
 
-  /** Starts a successor for an instance that died. */
+  /** Starts a successor for an instance that died, unless a deploy does that already. */
   async #ended (instance: Worker): Promise<void> {
     if (this.#closing || !this.#running.includes(instance)) return
     this.#running = this.#running.filter(other => other !== instance)
-    await this.#startOne()
+    if (instance !== this.#leaving) await this.#startOne()
   }
 }

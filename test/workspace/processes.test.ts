@@ -35,14 +35,20 @@ t.test('a job that fails is done later, and the worker goes on', async t => {
   t.equal(worker.exitCode, null)
 })
 
-t.test('a deploy goes on when an instance dies that it is about to replace', async t => {
-  const redis = await startRedis(t)
-  const child = forkProgram(fileURLToPath(new URL('deploy-program.ts', import.meta.url)), [], {
-    env: { REDIS_URL: redis.url, PORT: String(await freePort()), LOG_LEVEL: 'silent' }, stdio: ['ignore', 'pipe', 'inherit', 'ipc']
+for (const [what, which, signal] of [
+  ['the first instance dies as its successor starts', 0, 'SIGKILL'],
+  ['the second instance dies before its turn', 1, 'SIGKILL'],
+  ['an instance hangs', 0, 'SIGSTOP']
+] as const) {
+  t.test(`a deploy ends, with as many instances as before, when ${what}`, async t => {
+    const redis = await startRedis(t)
+    const child = forkProgram(fileURLToPath(new URL('deploy-program.ts', import.meta.url)), [String(which), signal], {
+      env: { REDIS_URL: redis.url, PORT: String(await freePort()), LOG_LEVEL: 'silent' }, stdio: ['ignore', 'pipe', 'inherit', 'ipc']
+    })
+    t.teardown(() => child.kill('SIGKILL'))
+    let output = ''
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => { output += text })
+    t.strictSame(await once(child, 'close'), [0, null])
+    t.strictSame(output.trim().split('\n'), ['replaced 2 false', 'closed 0'])
   })
-  t.teardown(() => child.kill('SIGKILL'))
-  let output = ''
-  child.stdout?.setEncoding('utf8').on('data', (text: string) => { output += text })
-  t.strictSame(await once(child, 'close'), [0, null])
-  t.strictSame(output.trim().split('\n'), ['replaced false', 'closed 0'])
-})
+}
