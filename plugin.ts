@@ -63,7 +63,7 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
 
   app.decorate('registry', instance.registry)
   app.decorateRequest('identity', null)
-  const sockets = guardSockets(app, options.closeGraceMs)
+  const sockets = guardSockets(app, options.closeGraceMs, instance.metrics)
   // Before @fastify/websocket's own hook, which closes its clients without a code and waits for the slowest.
   app.addHook('preClose', async () => await sockets.shutDown(async () => await instance.drain()))
   const { asyncapi, collect } = documentRoutes()

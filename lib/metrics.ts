@@ -22,6 +22,7 @@ export class Metrics {
   readonly #lines = new BoundedLog()
   readonly #instanceId: string
   readonly #tracing: Tracing | undefined
+  readonly #refusedUpgrades = new WeakSet<object>()
   connectionsOpened = 0
   connectionsClosed = 0
   /** Upgrades that authentication, a limit, or a block kept out, or that came while this instance was not ready; the reasons follow. */
@@ -145,9 +146,15 @@ export class Metrics {
     announce('connection.close', () => ({ connection, code, reason }))
   }
 
-  /** A check of the service answered an upgrade with this status. Limits count their own refusals. */
-  upgradeRefused (statusCode: number): void {
+  /**
+   * A check of the service answered an upgrade with this status; without a status, the instance takes no connections now. Counts a request
+   * once: a check may fail after the shutdown refused its request. Limits count their own refusals.
+   */
+  upgradeRefused (request: object, statusCode?: number): void {
+    if (this.#refusedUpgrades.has(request)) return
+    this.#refusedUpgrades.add(request)
     this.upgradesRefused++
+    if (statusCode === undefined) return
     if (statusCode === 401) this.refusedUnauthorized++
     else if (statusCode === 403) this.refusedForbidden++
     else this.refusedFailed++

@@ -1,6 +1,7 @@
 import type { EventEmitter } from 'node:events'
 import type { Socket } from 'node:net'
 import type { WebSocketServer } from 'ws'
+import type { Metrics } from '../metrics.ts'
 import { divertOtherUpgrades } from './upgrade-requests.ts'
 import { responseOf, UpgradeSockets } from './upgrade-sockets.ts'
 
@@ -21,7 +22,7 @@ type Wrapped = Socket & { readonly _parent?: Socket | null }
  * `headersTimeout` (60 s), a WebSocket that does not answer until ws gives up (30 s), an unanswered upgrade forever.
  */
 export class ServerSockets {
-  readonly upgrades = new UpgradeSockets()
+  readonly upgrades: UpgradeSockets
   readonly #http = new Set<Socket>()
   readonly #webSockets: () => Pick<WebSocketServer, 'clients'> | undefined
   readonly #graceMs: number
@@ -30,7 +31,10 @@ export class ServerSockets {
   /** Shared by all sockets, to save a closure for each. */
   readonly #forget: (this: Socket) => void
 
-  constructor (webSockets: () => Pick<WebSocketServer, 'clients'> | undefined, graceMs: number) {
+  constructor (
+    webSockets: () => Pick<WebSocketServer, 'clients'> | undefined, graceMs: number, metrics: Pick<Metrics, 'upgradeRefused'>
+  ) {
+    this.upgrades = new UpgradeSockets(metrics)
     this.#webSockets = webSockets
     this.#graceMs = graceMs
     const sockets = this.#http

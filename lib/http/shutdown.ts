@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http'
 import { setImmediate as turn } from 'node:timers/promises'
 import { WebsocketGroupsError } from '../errors.ts'
 import { internalsOf } from '../fastify-internals.ts'
+import type { Metrics } from '../metrics.ts'
 import { ServerSockets } from './server-sockets.ts'
 
 /** The listener of @fastify/websocket, where the application registered it before this plugin. */
@@ -22,9 +23,9 @@ export interface SocketGuard {
 }
 
 /** Makes the server of `app` end within `graceMs` plus a second, and treat only WebSocket upgrades as upgrades. */
-export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuard {
+export function guardSockets (app: FastifyInstance, graceMs: number, metrics: Pick<Metrics, 'upgradeRefused'>): SocketGuard {
   const { server } = app
-  const sockets = new ServerSockets(() => app.websocketServer, graceMs)
+  const sockets = new ServerSockets(() => app.websocketServer, graceMs, metrics)
   const waiting = new Set<() => void>()
   const cameFirst = app.hasDecorator('websocketServer')
   const before: unknown[] = server.listeners('upgrade').filter(({ name }) => !cameFirst || name !== theirListener)
@@ -33,6 +34,8 @@ export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuar
   const othersListen = (): boolean => server.listeners('upgrade').some(listener => !known.includes(listener))
 
   sockets.upgrades.watch(server)
+  // Fastify itself answers what comes now, before any hook.
+  server.on('upgrade', (request: IncomingMessage) => { if (closing && !othersListen()) metrics.upgradeRefused(request) })
   sockets.watch(server, othersListen)
   app.addHook('onListen', async () => {
     for (const other of internalsOf(app).otherServers ?? []) sockets.watch(other, othersListen)
@@ -47,9 +50,13 @@ export function guardSockets (app: FastifyInstance, graceMs: number): SocketGuar
     refusable: wsAuth => options => {
       const authenticate = wsAuth(options)
       return async function authenticateUntilClosing (request, reply) {
-        if (closing) throw refusal()
+        const refused = (): WebsocketGroupsError => {
+          if (request.ws) metrics.upgradeRefused(request.raw)
+          return refusal()
+        }
+        if (closing) throw refused()
         await new Promise<unknown>((resolve, reject) => {
-          const refuse = (): void => reject(refusal())
+          const refuse = (): void => reject(refused())
           waiting.add(refuse)
           // A set, not one promise that all race against: that would keep memory for each request until the shutdown.
           void authenticate.call(app, request, reply).then(resolve, reject).finally(() => waiting.delete(refuse))

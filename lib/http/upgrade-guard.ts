@@ -30,7 +30,7 @@ export function upgradeGuard (
     if (!request.ws) return done()
     if (!request.is404 && !mayUpgrade(request, othersUpgrade)) return done(new WebsocketGroupsError('WSG_NO_WEBSOCKET_ROUTE'))
     if (instance.ready) return done()
-    instance.metrics.upgradesRefused++
+    instance.metrics.upgradeRefused(request.raw)
     reply.header('retry-after', instance.registry.health().status === 'closing' ? closingSeconds : notReadySeconds)
     done(new WebsocketGroupsError('WSG_REFUSED'))
   }

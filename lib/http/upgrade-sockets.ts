@@ -3,6 +3,7 @@ import { ServerResponse, STATUS_CODES, type IncomingMessage } from 'node:http'
 import { finished, type Duplex } from 'node:stream'
 import { Socket } from 'node:net'
 import { WebsocketGroupsError } from '../errors.ts'
+import type { Metrics } from '../metrics.ts'
 
 interface Unanswered {
   readonly socket: Duplex
@@ -16,7 +17,12 @@ interface Unanswered {
  */
 export class UpgradeSockets {
   readonly #unanswered = new Map<IncomingMessage, Unanswered>()
+  readonly #metrics: Pick<Metrics, 'upgradeRefused'>
   readonly #listener = (request: IncomingMessage, socket: Duplex): void => this.#add(request, socket)
+
+  constructor (metrics: Pick<Metrics, 'upgradeRefused'>) {
+    this.#metrics = metrics
+  }
 
   watch (server: EventEmitter): void {
     server.on('upgrade', this.#listener)
@@ -29,11 +35,12 @@ export class UpgradeSockets {
 
   /** Answers 503 to all upgrades that are not answered yet. Later answers of Fastify to them go nowhere. */
   refuse (): void {
-    for (const { socket, forget } of this.#unanswered.values()) {
+    for (const [request, { socket, forget }] of this.#unanswered) {
       const response = responseOf(socket)
       // The response has begun, or a listener of the application took the socket: do not write to it.
       if (response === undefined || response.headersSent) continue
       forget()
+      this.#metrics.upgradeRefused(request)
       response.detachSocket(socket as Socket)
       socket.end(refusal(), () => socket.destroy())
     }

@@ -71,7 +71,7 @@ export function makeWsAuth (plugin: AuthOptions): FastifyInstance['wsAuth'] {
 
     return async function authenticateRequest (request: FastifyRequest, reply: FastifyReply): Promise<void> {
       const identity = await settle(async inTime => await admit(request, reply, inTime), plugin, request).catch((error: unknown) => {
-        if (request.ws) plugin.metrics.upgradeRefused(statusOf(error))
+        if (request.ws) plugin.metrics.upgradeRefused(request.raw, statusOf(error))
         throw error
       })
       reauthentications.set(request, reauthenticationFor(request))

@@ -217,7 +217,7 @@ function judged (thrown: unknown, request: FastifyRequest, reply: FastifyReply, 
   // A hook set the status of the reply, or threw an object for the client. A field `status`, though, is that of another server's answer.
   if (isClientStatus(status) && (thrown as { readonly status?: unknown } | undefined)?.status === undefined) return thrown
   metrics.lines.write(request.log, 'room_failed', { err })
-  if (request.ws) metrics.upgradeRefused(statusOf(answer))
+  if (request.ws) metrics.upgradeRefused(request.raw, statusOf(answer))
   return answer
 }
 

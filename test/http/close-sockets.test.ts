@@ -68,6 +68,40 @@ t.test('an upgrade that waits for `authenticate` or a preHandler for ever gets 5
   await until(() => clients.every(({ over }) => over))
 })
 
+t.test('each upgrade that the shutdown refuses is counted once, also when its check fails afterwards', async t => {
+  const checks: Array<(error: Error) => void> = []
+  const check = async (): Promise<never> => await new Promise((_resolve, reject) => { checks.push(reject) })
+  const failAll = (): void => { for (const fail of checks) fail(new Error('the service behind the check closed its connections')) }
+  const closing = gate()
+  const { app, url, close } = await start(t, app => {
+    app.wsRoom('/auth/:room', { auth: { authenticate: check }, group: ({ room }) => `auth:${room}` })
+    app.wsRoom('/group/:room', { auth: false, group: check as () => Promise<string> })
+    app.get('/own', { websocket: true, preHandler: check }, app.wsHandler({ onMessage () {} }))
+    app.get('/open', { websocket: true }, app.wsHandler({ onMessage () {}, onDisconnect: async () => await closing.opened }))
+    app.get('/plain', { preHandler: app.wsAuth({ authenticate: check }) }, async () => 'plain')
+  })
+  const token = { Authorization: 'Bearer x' }
+  const open = await says(t, url, upgradeHead('/open'))
+  await until(() => app.registry.count() === 1)
+  const clients = [
+    await says(t, url, upgradeHead('/auth/a', token)),
+    await says(t, url, upgradeHead('/group/a')),
+    await says(t, url, upgradeHead('/own')),
+    await says(t, url, requestHead('GET /plain', token))
+  ]
+  await until(() => checks.length === 4)
+  const late = await rawConnection(t, url)
+  const closed = close()
+  for (const client of clients) t.match(await client.answers(1), /^HTTP\/1\.1 503 /)
+  late.write(upgradeHead('/own'))
+  t.match(await late.answers(1), /^HTTP\/1\.1 503 /)
+  failAll()
+  closing.open()
+  await closed
+  t.match(app.registry.stats(), { upgradesRefused: 4, refusedFailed: 0, refusedUnauthorized: 0 })
+  open.socket.destroy()
+})
+
 t.test('half a request, half a body, a silent and an idle connection hold up nothing', async t => {
   const { url, close } = await start(t, app => {
     app.get('/', async () => 'ok')

@@ -10,7 +10,7 @@ const lag = 0.01
 /** What an instance shows of what happened within two seconds. */
 function signsAfter (happens: (metrics: Metrics) => void, lagP99 = lag): readonly string[] {
   const metrics = new Metrics()
-  metrics.upgradeRefused(401)
+  metrics.upgradeRefused({}, 401)
   const before = metricsSnapshot({ ...metrics }, metrics)
   happens(metrics)
   return signsOf(new Change(metricsSnapshot({ ...metrics }, metrics), before, seconds), lagP99)
@@ -32,14 +32,14 @@ t.test('an instance that suffers says from what', async (t) => {
     metrics.timings.queueWait.observe(1.5)
   }), [/messages wait/])
   t.strictSame(signsAfter(metrics => repeat(10, () => metrics.limitHit('refusedAddressRate'))), ['upgrades are refused: address_rate'])
-  t.strictSame(signsAfter(metrics => repeat(10, () => metrics.upgradeRefused(503))), ['upgrades are refused: failed'])
+  t.strictSame(signsAfter(metrics => repeat(10, () => metrics.upgradeRefused({}, 503))), ['upgrades are refused: failed'])
   t.strictSame(signsAfter(metrics => { metrics.publishedLocally++ }), ['the backplane is out for some calls: published_locally'])
   t.match(signsAfter(metrics => repeat(10, () => closed(metrics, 1011))), [/1011/])
 })
 
 t.test('what is usual is no sign', async (t) => {
   t.strictSame(signsAfter(metrics => {
-    repeat(10, () => metrics.upgradeRefused(401))
+    repeat(10, () => metrics.upgradeRefused({}, 401))
     metrics.connectionsOpened += 20
     metrics.upgradesRefused += 10
     repeat(10, () => closed(metrics, 1001))
@@ -47,13 +47,13 @@ t.test('what is usual is no sign', async (t) => {
     repeat(100, () => metrics.timings.delivery.observe(0.01))
     metrics.timings.delivery.observe(0.7)
   }), [])
-  const more = signsAfter(metrics => repeat(10, () => metrics.upgradeRefused(401)))
+  const more = signsAfter(metrics => repeat(10, () => metrics.upgradeRefused({}, 401)))
   t.strictSame(more, ['upgrades are refused: unauthorized'], 'more than get in are not')
 })
 
 t.test('before there is a second snapshot nothing happened', async (t) => {
   const metrics = new Metrics()
-  repeat(10, () => metrics.upgradeRefused(403))
+  repeat(10, () => metrics.upgradeRefused({}, 403))
   const first = new Change(metricsSnapshot({ ...metrics }, metrics), undefined, seconds)
   t.strictSame(signsOf(first, lag), [])
   t.equal(first.perSecond('upgrades_refused_total'), 0)
