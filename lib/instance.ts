@@ -48,7 +48,7 @@ export class Instance {
   readonly #log: FastifyBaseLogger
   readonly #heartbeat: Heartbeat
   readonly #expiry: Expiry
-  readonly #departures = new Departures()
+  readonly #departures: Departures
   readonly #gapReport: GapReport
   readonly #host: ConnectionHost<LocalConnection>
   readonly #reports: Reports
@@ -69,6 +69,7 @@ export class Instance {
     this.#log = parts.log
     this.metrics = parts.metrics
     this.gate = parts.gate
+    this.#departures = new Departures(parts.metrics)
     this.forRoutes = parts
     this.#reports = new Reports(parts, options, backplane, () => ({ ready: this.ready, closing: this.#phase === 'closing' }))
     this.registry = new GroupRegistry({

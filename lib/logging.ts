@@ -51,6 +51,7 @@ export const logEvents = {
   answer_not_stored: ['warn', 'the answer to a message with an idempotency key could not be stored'],
   on_error_failed: ['error', 'onError failed'],
   on_disconnect_failed: ['error', 'onDisconnect failed'],
+  callbacks_overdue: ['warn', 'the callbacks of a connection that is gone are not done after a minute: nothing waits for them any longer'],
   hook_failed: ['error', 'a hook of the application for groups or users failed'],
   instances_handler_failed: ['error', 'a handler of registry.instances failed'],
   tracing_failed: ['error', 'the option tracing threw: a delivery is missing in the traces'],

@@ -104,6 +104,8 @@ export class Metrics {
   tokensRefused = 0
   /** Resumes from a position that the log no longer holds, by clients that could not prove that they were in the group before. */
   resumesRefused = 0
+  /** Connections that are gone, and whose callbacks were not done a minute later. */
+  callbacksOverdue = 0
   /** Replies to other instances that could not be sent. */
   repliesLost = 0
 

@@ -2,6 +2,7 @@ import { setImmediate, setTimeout as sleep } from 'node:timers/promises'
 import type { CloseCode } from '../protocol/close-codes.ts'
 import { closeReasons } from './close.ts'
 import { withDeadline } from '../deadline.ts'
+import type { Metrics } from '../metrics.ts'
 import type { LocalConnection } from './connection.ts'
 
 const batchSize = 256
@@ -19,20 +20,44 @@ const maxSpreadMs = 30_000
 const answerShare = 0.75
 /** How long the `onDisconnect` callbacks of terminated connections may take beyond the grace. */
 const lastCallbackMs = 400
+/** How long the callbacks of a connection that is gone are waited for (milliseconds). */
+const maxDepartureMs = 60_000
 
 type Act = (connection: LocalConnection) => void
 
-/** The connections that left their groups and whose `onDisconnect` is not done. */
+/**
+ * The connections that left their groups and whose `onDisconnect` is not done. One whose callbacks take longer than a minute may wait for
+ * ever: when others leave after it, it is counted and given up, so that no shutdown waits for it and nothing here keeps it in memory.
+ */
 export class Departures implements Iterable<LocalConnection> {
-  readonly #connections = new Set<LocalConnection>()
+  readonly #metrics: Pick<Metrics, 'callbacksOverdue' | 'lines'>
+  readonly #now: () => number
+  /** When each left: the first is the oldest. */
+  readonly #leftAt = new Map<LocalConnection, number>()
+
+  constructor (metrics: Pick<Metrics, 'callbacksOverdue' | 'lines'>, now = () => performance.now()) {
+    this.#metrics = metrics
+    this.#now = now
+  }
 
   add (connection: LocalConnection): void {
-    this.#connections.add(connection)
-    void connection.finished.then(() => this.#connections.delete(connection))
+    const now = this.#now()
+    this.#giveUp(now - maxDepartureMs)
+    this.#leftAt.set(connection, now)
+    void connection.finished.then(() => this.#leftAt.delete(connection))
   }
 
   [Symbol.iterator] (): Iterator<LocalConnection> {
-    return this.#connections.values()
+    return this.#leftAt.keys()
+  }
+
+  #giveUp (leftBefore: number): void {
+    for (const [connection, leftAt] of this.#leftAt) {
+      if (leftAt > leftBefore) return
+      this.#leftAt.delete(connection)
+      this.#metrics.callbacksOverdue++
+      this.#metrics.lines.write(connection.log, 'callbacks_overdue')
+    }
   }
 }
 

@@ -89,6 +89,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   tokensExpired: failed('token_expired'),
   tokensRefused: failed('token_refused'),
   resumesRefused: failed('resume_refused'),
+  callbacksOverdue: failed('callback_overdue'),
   repliesLost: failed('reply_lost'),
   envelopesUnknown: failed('envelope_unknown'),
 

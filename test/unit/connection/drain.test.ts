@@ -1,7 +1,8 @@
 import t from 'tap'
 import { deferred } from '../../../lib/deadline.ts'
-import { drainConnections } from '../../../lib/connection/drain.ts'
+import { Departures, drainConnections } from '../../../lib/connection/drain.ts'
 import { drainSlowly } from '../../../lib/connection/drain-slowly.ts'
+import { Metrics } from '../../../lib/metrics.ts'
 import { atOnce } from '../../helpers/at-once.ts'
 import { fakeConnection, type FakeConnection } from '../../helpers/fakes.ts'
 import { watchMachine } from '../../helpers/machine.ts'
@@ -47,6 +48,22 @@ t.test('who does not answer within the grace is forced, and gets 400 ms more for
   await drainConnections([stuck], 1012, 50)
   const two = performance.now() - started - one
   t.ok(two >= 445, `the grace, and the time for onDisconnect: ${two.toFixed()} ms`)
+})
+
+t.test('who left and whose callbacks are not done after a minute is counted and given up', async (t) => {
+  let now = 0
+  const metrics = new Metrics()
+  const departures = new Departures(metrics, () => now)
+  const [slow, stuck, last] = [closing('when closed'), closing('never'), closing('never')]
+  departures.add(slow)
+  departures.add(stuck)
+  slow.close(1001, '')
+  await slow.finished
+  t.strictSame([...departures], [stuck])
+  now = 60_000
+  departures.add(last)
+  t.strictSame([...departures], [last])
+  t.equal(metrics.callbacksOverdue, 1)
 })
 
 t.test('framed clients are all told when to come back before the first is closed, and closed when they have their answers', async (t) => {
