@@ -202,7 +202,7 @@ export interface Messages<
 > extends HasContract<ContractOf<Data, Replies, Events, Provider, Questions>> {
   /**
    * Asks clients, wherever they are, and resolves with what they answer within `timeoutMs` (5,000), a second after that at the latest.
-   * Never rejects because of a client or an instance.
+   * Never rejects because of a client or an instance. A handler must not wait for its own client, whose answer comes after the handler.
    * @throws {WebsocketGroupsError} WSG_EVENT_INVALID for data that does not fit the schema
    */
   ask <Name extends keyof Questions & string> (
