@@ -40,7 +40,7 @@ export class Session {
   /** Groups that the present connection was told to be in. */
   readonly joined = new Set<string>()
   readonly got = new Set<string>()
-  /** What the present connection got. */
+  /** What the present connection got, by whichever group; `got`: what all of them got out of logs. */
   readonly gotHere = new Set<string>()
   readonly lostData = new Map<string, number>()
   readonly streams = new Map<string, Pick<StreamView, 'text' | 'state'>>()
@@ -204,18 +204,17 @@ export class Oracle {
   }
 
   /**
-   * The handler of a framed client was called. An instance that is behind may bring a client that comes to it what a group without a log
-   * was sent before; not where the client is in a group with a log that the message went to, too.
+   * The handler of a framed client was called. What comes by a group without a log has no position that the client could come back with: a
+   * later connection may be given it again, unless by that group what came out of a log.
    */
   handled (session: Session, id: string, group: string | undefined): void {
     const others = this.#sent.get(id)?.to.some(other => other !== volatile && session.joined.has(other)) === true
-    const got = group === volatile && !others ? session.gotHere : session.got
-    if (got.has(id)) {
+    if (session.gotHere.has(id) || ((group !== volatile || others) && session.got.has(id))) {
       this.violate('doubled', `${session.name} got ${id} twice`)
       this.traces.push(`${session.name} got ${id} twice: ${session.trace.join('\n')}`)
     }
-    session.got.add(id)
     session.gotHere.add(id)
+    if (group !== volatile) session.got.add(id)
   }
 
   /** What a client has of a stream: the whole text from its beginning, as far as it is made. */
