@@ -12,6 +12,8 @@ export const looks: Readonly<Record<Name, Look>> = {
   'ours-users': { label: 'this package, users', color: '#ad1457' },
   'ours-users-volatile': { label: 'this package, users, userLog: false', color: '#ad1457', dash: '5 3' },
   'ours-observed': { label: 'this package, observed', color: '#ad1457', dash: '5 3' },
+  'ours-unqueued': { label: 'this package, traces without a queue', color: '#ad1457', dash: '1.5 2.5' },
+  'ours-sdk': { label: 'this package, spans of the application', color: '#7b1fa2', dash: '5 3' },
   socketio: { label: 'socket.io', color: '#1565c0' },
   'socketio-sharded': { label: 'socket.io, sharded', color: '#1565c0', dash: '5 3' },
   'socketio-streams': { label: 'socket.io, streams', color: '#1565c0', dash: '1.5 2.5' },

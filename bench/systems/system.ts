@@ -69,12 +69,15 @@ export type DrillName = typeof drillNames[number]
 /** `floor` is no system but a loop in C, see native/floor.c. */
 const systemNames = [
   'ours-before', 'ours', 'ours-volatile', 'ours-interval', 'ours-heartbeat', 'ours-users', 'ours-users-volatile', 'ours-observed',
+  'ours-unqueued', 'ours-sdk',
   'socketio', 'socketio-sharded', 'socketio-streams', 'mqemitter', 'ws-loop', 'bare', 'bun'
 ] as const
 export type SystemName = typeof systemNames[number]
 export const names = [...systemNames, 'floor'] as const
 export type Name = typeof names[number]
-const onDemand: readonly string[] = ['ours-before', 'ours-interval', 'ours-heartbeat', 'ours-users', 'ours-users-volatile', 'ours-observed']
+const onDemand: readonly string[] = [
+  'ours-before', 'ours-interval', 'ours-heartbeat', 'ours-users', 'ours-users-volatile', 'ours-observed', 'ours-unqueued', 'ours-sdk'
+]
 /** Those that have groups across instances, and are measured without being asked for. */
 export const groupNames = systemNames.filter(name => name !== 'bare' && !onDemand.includes(name))
 
