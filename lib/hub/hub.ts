@@ -66,7 +66,7 @@ export class Hub {
     if (members.size === 0) this.#groups.delete(group)
     this.#lateJoiners.left(connection, group)
     connection.groupLeft(group)
-    left.dropHold()
+    left.end()
     return left
   }
 
@@ -159,7 +159,10 @@ export class Hub {
 
   announceGap (group: string, gap: Gap): void {
     if (gap.reason !== 'trimmed') this.#lateJoiners.lost(group)
-    for (const member of this.#membersOf(group)?.values() ?? []) member.gap(gap)
+    // A copy: `onGap` may leave the group and join it anew, and so be in it again without end.
+    for (const member of [...this.#membersOf(group)?.values() ?? []]) {
+      if (this.find(member.connection, group) === member) member.gap(gap)
+    }
   }
 
   #deliver (envelope: Envelope, given: Set<number> | undefined): number {

@@ -3,7 +3,7 @@ import { formatPosition } from '../backplane/position.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
 import type { Member } from '../types.ts'
-import { labelOf, userOfLog } from '../backplane/user-log.ts'
+import { labelOf } from '../backplane/user-log.ts'
 import { exclusionOf } from './exclusion.ts'
 import { Holdback, type Gap, type ReplayEnd } from './holdback.ts'
 
@@ -19,6 +19,7 @@ export class LocalMember {
   readonly group: string
   #member: Member
   #holdback: Holdback | undefined
+  #ended = false
 
   constructor (connection: LocalConnection, group: string, member: Member) {
     this.connection = connection
@@ -92,8 +93,8 @@ export class LocalMember {
     const position = holdback.otherLog(envelope.position)
     if (position === undefined) return false
     this.tell({ reason: 'epoch', position })
-    // `onGap` may have left the group: what follows is not for the connection.
-    return userOfLog(this.group) === undefined && !this.connection.groups.includes(this.group)
+    // `onGap` may have left the group: what follows is not for this member, but for the one of a new join.
+    return this.#ended
   }
 
   /** Tells the client, and the route, that messages are lost, unless its join told so already or the client is past them. */
@@ -122,6 +123,12 @@ export class LocalMember {
   /** Ends the hold: what the client has up to `end` is dropped when it comes again. Returns what waited. */
   releaseHold (end: ReplayEnd | undefined): ReadonlyArray<Envelope | Gap> {
     return this.#holdback?.release(end) ?? []
+  }
+
+  /** The connection left the group. A join that follows makes another member. */
+  end (): void {
+    this.#ended = true
+    this.dropHold()
   }
 
   /** Forgets the hold and what waits in it. */

@@ -89,6 +89,31 @@ t.test('a message after a gap does not reach a connection that its onGap took ou
   }
 })
 
+t.test('a message after a gap does not reach twice who leaves and joins anew in onGap', async t => {
+  const joined = joinedMembers(t)
+  const { app, url } = await serve(t, {}, app => app.wsRoom('/:room', {
+    auth: false,
+    onJoin: connection => { connection.send('in') },
+    onGap: async (connection, group) => {
+      await Promise.all([app.registry.leave(connection, group), app.registry.join(connection, group)])
+      connection.send('again')
+    }
+  }))
+  const raw = connect(t, `${url}/lobby`)
+  t.equal(await raw.next(), 'in')
+  const other = connect(t, `${url}/lobby`)
+  t.equal(await other.next(), 'in')
+  const [member] = joined
+  if (member === undefined) throw new Error('nobody joined')
+  member.startHold()
+  member.releaseHold({ position, epoch: position.epoch, told: false, behind: position })
+  await app.registry.broadcastToGroup('lobby', 'late')
+  await app.registry.broadcastToGroup('lobby', 'end')
+  const got: unknown[] = []
+  while (got.at(-1) !== 'end') got.push(await raw.next())
+  t.equal(got.filter(text => text === 'late').length, 1)
+})
+
 t.test('live messages of a volatile group are kept back while older ones are sent, up to a limit', async t => {
   const joined = joinedMembers(t)
   const served = await serve(t, { log: false }, app => app.wsRoom('/:room', { auth: false, mayJoin: () => true }))

@@ -35,6 +35,22 @@ t.test('the last connection of a user and of a group is told apart from the othe
   t.strictSame([hub.connectionsOf('ann'), hub.groupTotal(), hub.connections.size], [[], 0, 0])
 })
 
+t.test('a gap is told once to each, also to one that leaves meanwhile and joins anew', async (t) => {
+  const [again, leaver, other] = [fakeConnection('a'), fakeConnection('b'), fakeConnection('c')]
+  const hub = hubOf(again, leaver, other)
+  for (const one of [again, other, leaver]) hub.join(one, 'g', member(one))
+  const told: string[] = []
+  again.gapped = () => {
+    if (told.push('a') > 10) throw new Error('told without end')
+    hub.leave(leaver, 'g')
+    hub.leave(again, 'g')
+    hub.join(again, 'g', member(again))
+  }
+  hub.announceGap('g', { reason: 'trimmed', position: { epoch: 'e', offset: 5, nonce: 1 }, epoch: 'e' })
+  t.strictSame(told, ['a'])
+  t.strictSame([other.written, leaver.written], [['gap: trimmed in g'], []])
+})
+
 t.test('the tables answer what the backplane asks of them', async (t) => {
   const [a, b] = [fakeConnection('a'), fakeConnection('b')]
   const hub = hubOf(a, b)
