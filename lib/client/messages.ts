@@ -135,7 +135,7 @@ export class MessageClient<Agreed extends Contract = Contract> {
     const answer = (fields: object): void => { this.connection.send({ json: { id, ...fields } }, { ack: false }) }
     try {
       const handler = this.#answers.get(name)
-      if (handler === undefined) throw new ClientError('UNANSWERED', `nobody answers ${name}`)
+      if (!handler) throw new ClientError('UNANSWERED', `nobody answers ${name}`)
       answer({ type: 'reply', data: await handler(data as never, { ...info, group }) })
     } catch (error) {
       // Anything may be thrown, even `undefined`.
@@ -146,7 +146,7 @@ export class MessageClient<Agreed extends Contract = Contract> {
 
   #received ({ data, ...info }: Message): void {
     const event = decode(data)
-    if (event === undefined) return
+    if (!event) return
     if (event.id !== undefined) {
       void this.#asked(event, info)
       return
@@ -160,8 +160,7 @@ export class MessageClient<Agreed extends Contract = Contract> {
 
 /** Makes a key that no other message of this user has. Pages that are not served over TLS have no crypto.randomUUID. */
 function newKey (): string {
-  const random = (): string => Math.random().toString(36).slice(2)
-  return random() + random() + random()
+  return `${Math.random()}${Math.random()}`
 }
 
 /** As docs/protocol.md says: JSON, or a line of JSON and bytes behind it. */

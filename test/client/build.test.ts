@@ -37,6 +37,18 @@ t.test('messages by name take less than 0.75 KB more', async (t) => {
   t.ok(withMessages - plain < 750, `${withMessages - plain} bytes`)
 })
 
+t.test('a bundle of one\'s own has under 6.4 KB, compressed, and under 7.1 KB with messages by name', async (t) => {
+  for (const [file, most] of [['index', 6.4], ['messages', 7.1]] as const) {
+    const contents = `import { connect } from './lib/client/${file}.ts'; globalThis.connect = connect`
+    const { outputFiles } = await build({
+      stdin: { contents, resolveDir: root }, bundle: true, minify: true, write: false, format: 'esm', target: 'es2022'
+    })
+    const bytes = gzipSync(outputFiles[0]?.contents ?? '', { level: 9 }).length
+    t.comment(`${file}: ${bytes} bytes, compressed`)
+    t.ok(bytes > 5_000 && bytes < most * 1_024, `${bytes} bytes`)
+  }
+})
+
 t.test('the reader of streams takes less than 1.75 KB, compressed, beside the client', async (t) => {
   const source = readFileSync(join(folder, 'streams.min.js'))
   const bytes = gzipSync(source, { level: 9 }).length
