@@ -7,7 +7,7 @@ export function groupProblems (byPartition: Iterable<readonly [partition: number
   for (const [partition, problems] of byPartition) {
     for (const problem of problems) partitions.set(problem, [...partitions.get(problem) ?? [], partition])
   }
-  return [...partitions].map(([problem, list]) => `${problem} (partitions ${ranges(list)} of ${total})`)
+  return [...partitions].map(([problem, list]) => `${problem} (partition${list.length > 1 ? 's' : ''} ${ranges(list)} of ${total})`)
 }
 
 /** '0-84, 90' */
