@@ -1,6 +1,6 @@
 import type { Backplane, Envelope, LoggedEnvelope, LogPosition } from '../backplane/backplane.ts'
 import { isLogStart, logStart, samePosition } from '../backplane/position.ts'
-import type { Holdback } from '../hub/holdback.ts'
+import type { Gap, Holdback } from '../hub/holdback.ts'
 import type { Hub } from '../hub/hub.ts'
 import type { LocalMember } from '../hub/local-member.ts'
 import type { Backlog, BacklogPage } from './backlog.ts'
@@ -37,6 +37,8 @@ export class CatchUp {
   #emptyPages = 0
   /** The epoch of the log that this instance delivered when the last page was asked for: the page cannot come from an older one. */
   #delivered: string | undefined
+  /** The latest of what was held back then. */
+  #heldBefore: Envelope | Gap | undefined
 
   /** `since`: where the client says that it is. */
   constructor (
@@ -48,7 +50,6 @@ export class CatchUp {
     this.#backlog = backlog
     this.#given = given
     this.#catching = catching
-    this.#delivered = backplane.position(catching.member.group)?.epoch
   }
 
   /** Whether the member left the group meanwhile (it may even have joined again), or its socket closed. */
@@ -57,13 +58,20 @@ export class CatchUp {
     return !holdback.holding || member.holdback !== holdback || member.connection.closed
   }
 
+  /** A page is about to be asked for. */
+  asking (): void {
+    const { member, holdback } = this.#catching
+    this.#delivered = this.#backplane.position(member.group)?.epoch
+    this.#heldBefore = holdback.waiting.at(-1)
+  }
+
   /** Reads the next page and gives it. Resolves with whether that was the last one. @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT */
   async next (): Promise<boolean> {
     const { member } = this.#catching
     if (this.#last === undefined || this.over) return true
     // Messages of other groups filled the connection meanwhile: its client has to read first.
     if (member.connection.outbound.full) return false
-    this.#delivered = this.#backplane.position(member.group)?.epoch
+    this.asking()
     const page = await this.#backlog.next(member.group, this.#last)
     if (this.over) return true
     const { reason, before } = page
@@ -142,15 +150,25 @@ export class CatchUp {
     // There is no log now, but the log that the client was in may come back: what the client got of it must not be given again.
     const left = this.#told && epoch === '' && this.#before !== undefined && !isLogStart(this.#before) ? this.#before : undefined
     const end = last === undefined ? undefined : { position: last, epoch, told: this.#told, left, ...known }
-    for (const news of member.releaseHold(end)) {
+    const waiting = member.releaseHold(end)
+    // The page was read later than this came: the client was told that the other log is gone.
+    const outdated = this.#told && claimed === undefined && this.#heldBefore !== undefined ? waiting.lastIndexOf(this.#heldBefore) : -1
+    for (const [index, news] of waiting.entries()) {
       if (this.#hub.find(member.connection, member.group) !== member) break
+      if (index <= outdated && isOfAnotherLog(news, epoch)) continue
       if ('reason' in news) member.gap(news)
       else if (!member.hold(news)) this.#replay(news)
     }
-    // The client and this instance are at the same position: no live message is left to drop.
-    if (left === undefined && (reached === undefined || last === undefined || samePosition(last, reached))) member.dropHold()
+    // Nothing was read of a log; or the client and this instance, if it knows its place, are at the same position: no live message is left
+    // to drop.
+    if (last === undefined || (left === undefined && reached !== undefined && samePosition(last, reached))) member.dropHold()
     return true
   }
+}
+
+/** Whether this is a message of another log, or the news that such a log is gone. */
+function isOfAnotherLog (news: Envelope | Gap, epoch: string): boolean {
+  return 'reason' in news ? news.reason === 'epoch' : news.position !== undefined && news.position.epoch !== epoch
 }
 
 function isDelivered (position: LogPosition, reached: LogPosition | undefined): boolean {

@@ -108,6 +108,7 @@ export class Replay {
     const proofs = isLogged ? await this.#proofKeys.proofs() : noProofs
     const { since } = options
     const standing = since === undefined || !isLogged ? {} : await this.#revocations.judge(proofs, connection, group, since, grant)
+    catchUp.asking()
     const page = await this.#backlog.replay(group, options, standing)
     const { before, recovered, reason, claimed = before } = page
     const result: JoinResult = {

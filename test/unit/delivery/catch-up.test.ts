@@ -16,7 +16,7 @@ const logged = (epoch: string, offset: number) => ({
 })
 
 /** What a client is told that comes from 38 messages into a log that is lost while the instance looks where it ends. */
-function told (first: LogPosition, then: LogPosition): string[] {
+function told (first: LogPosition | undefined, then: LogPosition, asks: 'before' | 'after' = 'before'): string[] {
   const connection = fakeConnection('a', undefined, true)
   const hub = new Hub()
   hub.add(connection)
@@ -36,9 +36,12 @@ function told (first: LogPosition, then: LogPosition): string[] {
     reached = end
     for (const deliver of late.splice(0, end.epoch === 'old' ? 1 : late.length)) deliver()
   }
-  deliverUpTo(first)
+  if (asks === 'before') catchUp.asking()
+  if (first !== undefined) deliverUpTo(first)
+  if (asks === 'after') catchUp.asking()
   catchUp.give({ recovered: false, reason: 'epoch', before: logStart, messages: next, epoch: 'new', end: at('new', 2), more: false })
   deliverUpTo(then)
+  deliverUpTo(at('new', 2))
   hub.deliver(logged('new', 3))
   return connection.written.map(text => JSON.parse(text) as { type: string, data?: string }).map(({ type, data }) => data ?? type)
 }
@@ -47,5 +50,10 @@ t.test('who was told that a log is lost is given nothing of it by an instance th
   const expected = ['new 1', 'new 2', 'new 3']
   t.strictSame(told(at('old', 38), at('new', 2)), expected, 'the instance notices after the page')
   t.strictSame(told(at('new', 2), at('new', 2)), expected, 'the instance notices before')
+  for (const first of [at('old', 38), at('new', 2)]) {
+    t.strictSame(told(first, at('new', 2), 'after'), expected, `the instance was at ${first.epoch} when the page was asked for`)
+  }
+  t.strictSame(told(undefined, at('old', 38)), expected, 'the instance knows its place only after the page, in the lost log')
+  t.strictSame(told(undefined, at('new', 2)), expected, 'or in the next one')
   t.end()
 })
