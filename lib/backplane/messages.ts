@@ -88,6 +88,8 @@ export interface Envelope {
    * and do not get the message again.
    */
   readonly repeated?: LogPosition | undefined
+  /** When a volatile message came that waited for the log of another group (epoch milliseconds): who joined later does not get it. */
+  readonly heldSince?: number | undefined
   /** A slow client may miss the message. */
   readonly volatile?: boolean | undefined
   /** A slow client gets only the latest message with this key. */

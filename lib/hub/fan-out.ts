@@ -17,9 +17,12 @@ export function giveToMembers (
   members: Iterable<LocalMember>, envelope: Envelope, given: Set<number> | undefined, excludes: Exclusion<LocalConnection> | undefined
 ): number {
   const outgoing = OutboundMessage.ofEnvelope(envelope)
+  const { heldSince } = envelope
   let taken = 0
   for (const member of members) {
     const { connection } = member
+    // Nor does it count as given: the copy in a log, which the member may be owed, may come yet.
+    if (heldSince !== undefined && member.member.joinedAt > heldSince) continue
     // A member that holds the message back does not have it yet, and may get it sooner through another group.
     if (given !== undefined && !member.holding) {
       if (given.has(connection.number)) {

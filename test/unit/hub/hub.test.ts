@@ -234,6 +234,19 @@ t.test('a client that comes back ahead of this instance gets nothing twice that 
   t.strictSame(a.written.map(text => (JSON.parse(text) as { data: string }).data), ['e 6'])
 })
 
+t.test('who joined after a message came that waited for another log gets it out of that log alone', async (t) => {
+  const [a, b] = [fakeConnection('a'), fakeConnection('b')]
+  const hub = hubOf(a, b)
+  for (const [connection, joinedAt] of [[a, 1_000], [b, 1_001]] as const) {
+    for (const name of ['g', 'v']) hub.join(connection, name, { ...member(connection), joinedAt })
+  }
+  const shared = { shared: true, sequence: ++sequence }
+  t.equal(hub.deliver(envelope('both', group('v'), { ...shared, heldSince: 1_000 })), 1)
+  t.strictSame([a.written, b.written], [['both'], []])
+  t.equal(hub.deliver(envelope('both', group('g'), { ...shared, position: { epoch: 'e', offset: 1, nonce: 1 } })), 1)
+  t.strictSame([a.written, b.written], [['both'], ['both']])
+})
+
 t.test('who leaves a group during its replay holds nothing back any more', async (t) => {
   const a = fakeConnection('a')
   const hub = hubOf(a)

@@ -13,7 +13,7 @@ interface VolatileQueue extends Holder {
 
 /**
  * Delivers the messages that stand in no log. One that went to groups with a log, too, waits as its copies there do (see `CopyOrder`), and
- * what follows it in its group waits behind it.
+ * what follows it in its group waits behind it. Members who join meanwhile get none of it: it was sent before.
  */
 export class VolatileMessages {
   readonly #order: CopyOrder
@@ -30,7 +30,7 @@ export class VolatileMessages {
     const waiting = kind === 'group' ? this.#queues.get(name) : undefined
     if (waiting === undefined && envelope.places === undefined) return this.#local.deliver(envelope)
     const queue = waiting ?? { group: name, messages: [], bytes: 0 }
-    queue.messages.push(envelope)
+    queue.messages.push({ ...envelope, heldSince: Date.now() })
     queue.bytes += payload.length
     if (waiting === undefined) {
       this.#queues.set(name, queue)
