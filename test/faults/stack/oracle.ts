@@ -463,30 +463,33 @@ export class Oracle {
     // What comes before is of other groups that the connection joined sooner.
     const from = events.findIndex(event => event.kind === 'joined' && event.group === group)
     const joinedAt = events[from]?.at ?? 0
-    const first = events.slice(from).find(event => event.kind === 'message' && this.#where.has(`${group} ${event.id}`))
-    // Of a join that only its instance knew of, the first message tells where the connection began.
-    const begunAt = since === Infinity && first?.kind === 'message' ? this.#sent.get(first.id)?.at ?? 0 : 0
     const elsewhere = new Set(events.flatMap(event => event.kind === 'joined' && event.group !== group ? [event.group] : []))
+    const isElsewhereToo = (id: string): boolean => this.#sent.get(id)?.to.some(other => elsewhere.has(other)) === true
+    // Of a join that only its instance knew of, the first message that can have come by this group alone tells where the connection began.
+    const begun = since === Infinity
+      ? events.findIndex(event => event.kind === 'message' && this.#where.has(`${group} ${event.id}`) && !isElsewhereToo(event.id))
+      : from
+    const begins = begun === -1 ? events.length : begun
     /** The epochs of logs of the group that the connection was in before the present one. */
     const left = new Set<string>()
     /**
      * A message from before the join, or of a log that is lost, may have come by another group of the connection, one that its instance was
      * behind in: it does not tell where the connection is in this group.
      */
-    const isElsewhere = (id: string, { epoch }: Place): boolean => {
-      const { at = 0, to = [] } = this.#sent.get(id) ?? {}
-      return (at <= joinedAt || at < begunAt || left.has(epoch)) && to.some(other => elsewhere.has(other))
+    const isElsewhere = (id: string, { epoch }: Place, index: number): boolean => {
+      return ((this.#sent.get(id)?.at ?? 0) <= joinedAt || index < begins || left.has(epoch)) && isElsewhereToo(id)
     }
     let gaps = events.filter(event => event.kind === 'gap' && event.group === group).length
     const everTold = gaps > 0
     let told = false
-    for (const event of events.slice(from)) {
+    for (const [index, event] of events.entries()) {
+      if (index < from) continue
       if (event.kind === 'gap' && event.group === group) {
         gaps--
         told = true
       }
       const place = event.kind === 'message' ? this.#where.get(`${group} ${event.id}`) : undefined
-      if (event.kind !== 'message' || place === undefined || isElsewhere(event.id, place)) continue
+      if (event.kind !== 'message' || place === undefined || isElsewhere(event.id, place, index)) continue
       const what = `${client} got ${event.id} at ${group} ${key(place)} after ${key(before)}`
       if (before === undefined) {
         const isOwed = (id: string): boolean => (this.#sent.get(id)?.at ?? 0) > since
@@ -512,6 +515,7 @@ export class Oracle {
 
   #describe (event: Event): string {
     const at = Math.round(event.at)
+    if (event.kind === 'joined') return `${at} joined ${event.group}${event.whole ? '' : ', of which its instance alone knew'}`
     if (event.kind !== 'message') return `${at} ${event.kind} ${event.group}`
     const places = (this.#sent.get(event.id)?.to ?? []).map(group => `${group} ${this.#where.get(`${group} ${event.id}`)?.offset ?? '?'}`)
     return `${at} ${event.id} ${places.join(', ')}`
