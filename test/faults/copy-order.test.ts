@@ -60,6 +60,52 @@ t.test('where the data was lost, too, a copy waits until what is before the othe
   }
 })
 
+t.test('where the data was lost, a copy waits for a log that is not known to be lost yet', async t => {
+  for (const known of ['to nobody', 'of the loss before, and is reading'] as const) {
+    const { readers, live, seen, link, local } = await rig()
+    for (const group of ['log a', 'log b']) live((await appendTo([group], 'old'))[0] as Buffer)
+    await redis.admin.flushall()
+    let read: (typeof link.held)[number] | undefined
+    if (known !== 'to nobody') {
+      await appendTo(['log b'], 'lost too')
+      link.holding = true
+      void readers.subscribed(['log b'])
+      await until(() => link.held.length === 1, { what: 'the end of log b' })
+      link.release()
+      await until(() => link.held.length === 1, { what: 'a read of log b' })
+      link.holding = false
+      read = link.held.pop()
+      await redis.admin.flushall()
+    }
+    local.received.length = 0
+    await appendTo(['log b'], '1')
+    await appendTo(['log a', 'log b'], 'both')
+    void readers.subscribed(['log a'])
+    await until(() => readers.stats().logsHeld === 1 || seen().length > 0)
+    read?.release()
+    await until(() => seen().includes('both@a') && readers.problem === undefined)
+    t.same(seen().filter(one => one !== 'lost too@b' && one !== 'both@b'), ['1@b', 'both@a'], known)
+    t.ok(seen().indexOf('both@b') > seen().indexOf('1@b'))
+    t.equal(readers.stats().logsHeld, 0)
+    readers.close()
+    await redis.admin.flushall()
+  }
+})
+
+t.test('a copy does not wait for a log that is no more', async t => {
+  const { readers, live, seen } = await rig()
+  await appendTo(['log b'], 'b1')
+  const [inA] = await appendTo(['log a', 'log b'], 'both') as [Buffer]
+  const [a2] = await appendTo(['log a'], 'a2') as [Buffer]
+  await redis.admin.del(keys.log('log b'), keys.logMeta('log b'))
+  live((await appendTo(['log b'], 'anew'))[0] as Buffer)
+  t.same(seen(), ['anew@b'])
+  live(inA, a2)
+  await until(() => readers.problem === undefined)
+  t.same(seen(), ['anew@b', 'both@a', 'a2@a'])
+  readers.close()
+})
+
 t.test('a live copy waits until what is before the other copy was repaired', async t => {
   const { readers, live, seen, link } = await rig()
   await appendTo(['log b'], 'b1')
@@ -179,27 +225,43 @@ function follower (group: string, offset?: number, epoch = 'epoch-1.'): LogFollo
   return made
 }
 
-t.test('only a log that is followed, and known to be behind in the same life, is waited for', async t => {
+t.test('only a log that is followed, and may be behind, is waited for', async t => {
   const a = follower('a', 4)
   const others = [
-    follower('behind', 5), follower('next', 6), follower('ahead', 9), follower('unknown'), follower('other life', 1, 'epoch-0.')
+    follower('behind', 5), follower('next', 6), follower('ahead', 9), follower('unknown'), follower('other life', 9, 'epoch-0.')
   ]
-  const order = new CopyOrder(group => others.find(one => one.group === group), () => {})
+  const compared: string[] = []
+  const order = new CopyOrder(group => others.find(one => one.group === group), () => {}, ({ group }) => { compared.push(group) })
   t.teardown(() => order.close())
   t.equal(order.mayDeliver(a, { ...envelope('', ''), shared: true }), true, 'a message without places')
-  for (const group of ['next', 'ahead', 'unknown', 'other life', 'not followed', 'a']) {
+  for (const group of ['next', 'ahead', 'unknown', 'not followed', 'a']) {
     t.equal(order.mayDeliver(a, about(place('a', 5), place(group, 7))), true, group)
   }
   t.equal(order.mayDeliver(a, about(place('a', 5), place('behind', 0))), true, 'no copy stands there')
   t.equal(order.held, 0)
   t.equal(order.mayDeliver(a, about(place('a', 5), place('behind', 7))), false)
   t.equal(order.held, 1)
+  t.same(compared, [])
+  const otherLife = others.at(-1) as LogFollower
+  const waits = (offset: number): boolean => !order.mayDeliver(a, about(place('a', offset), place('other life', 7)))
+  t.ok(waits(5))
+  t.same(compared, ['other life'])
+  otherLife.advance({ epoch: 'epoch-0.', offset: 10, nonce: 1 })
+  order.moved(otherLife)
+  t.equal(order.held, 1, 'it is still in that life')
+  order.settled(otherLife)
+  t.equal(order.held, 0)
+  t.notOk(waits(5), 'the message is of a log that is no more')
+  t.ok(waits(6))
+  order.settled(otherLife)
+  order.moved(a)
+  t.ok(waits(7), 'another message came after the log was compared')
 })
 
 t.test('a log that does not come on is waited for once, and again when it did', async t => {
   const [a, other] = [follower('a', 4), follower('other', 5)]
   const woken: string[] = []
-  const order = new CopyOrder(group => group === 'other' ? other : undefined, ({ group }) => { woken.push(group) }, 20)
+  const order = new CopyOrder(group => group === 'other' ? other : undefined, ({ group }) => { woken.push(group) }, () => {}, 20)
   t.teardown(() => order.close())
   t.equal(order.mayDeliver(a, about(place('a', 5), place('other', 8))), false)
   other.advance({ epoch: 'epoch-1.', offset: 6, nonce: 1 })

@@ -10,7 +10,7 @@ export interface Holder { readonly group: string }
 interface Hold {
   /** The follower that others wait for. */
   readonly other: LogFollower
-  /** The offset up to which the log of `other` has to be delivered. */
+  /** The offset up to which the log of `other` has to be delivered; `Infinity`: until it is in another epoch, or was compared. */
   readonly offset: number
   /** The epoch that the log of `other` was in. */
   readonly epoch: string
@@ -24,21 +24,34 @@ interface Hold {
  *
  * A log that is held waits for a message that is older in the order of all logs. If one of the logs was lost, such waits could form a
  * cycle: the log that would close it is not held.
+ *
+ * The other log may be in another epoch here than in the message. Either it was lost, which is not known here yet, or the message is older
+ * than that log: only a read that begins now can tell.
  */
 export class CopyOrder {
   readonly #find: (group: string) => LogFollower | undefined
   readonly #wake: (holder: Holder) => void
+  readonly #compare: (follower: LogFollower) => void
   readonly #maxHoldMs: number
   readonly #holds = new Map<Holder, Hold>()
   /** Who waits for a log, by its follower. */
   readonly #waiting = new Map<Holder, Set<Holder>>()
   /** Logs that made no progress in time. Others do not wait for them until they do. */
   readonly #late = new Set<Holder>()
+  /** The logs that were brought in step since a holder's next message came. */
+  readonly #compared = new Map<Holder, Set<LogFollower>>()
 
-  /** `wake` is called with a holder whose message may be delivered now. */
-  constructor (find: (group: string) => LogFollower | undefined, wake: (holder: Holder) => void, holdMs = maxHoldMs) {
+  /**
+   * `wake` is called with a holder whose message may be delivered now; `compare` with a follower that is to count as in step only after a
+   * read of its log that begins now.
+   */
+  constructor (
+    find: (group: string) => LogFollower | undefined, wake: (holder: Holder) => void, compare: (follower: LogFollower) => void,
+    holdMs = maxHoldMs
+  ) {
     this.#find = find
     this.#wake = wake
+    this.#compare = compare
     this.#maxHoldMs = holdMs
   }
 
@@ -55,18 +68,21 @@ export class CopyOrder {
       const position = other?.position
       // If the other log is not followed here, or its end is not known yet, no member here waits for its earlier messages.
       if (other === undefined || position === undefined || this.#late.has(other)) continue
-      // Positions of different epochs cannot be compared; a repair under way will show which epoch is over.
-      const there = position.epoch === epoch || position.epoch === '' ? position.offset >= offset - 1 : !other.buffering
+      const comparable = position.epoch === epoch || position.epoch === ''
+      const there = comparable ? position.offset >= offset - 1 : this.#compared.get(holder)?.has(other) === true
       if (there || this.#waitsFor(other, holder)) continue
-      this.#hold(holder, other, offset - 1, position.epoch)
+      this.#hold(holder, other, comparable ? offset - 1 : Infinity, position.epoch)
+      if (!comparable) this.#compare(other)
       return false
     }
+    this.#compared.delete(holder)
     return true
   }
 
   /** The follower's position changed. */
   moved (follower: LogFollower): void {
     if (this.#late.size > 0) this.#late.delete(follower)
+    if (this.#compared.size > 0) this.#compared.delete(follower)
     const { epoch = '', offset = 0 } = follower.position ?? {}
     for (const held of this.#waiting.get(follower) ?? []) {
       const hold = this.#holds.get(held)
@@ -76,12 +92,17 @@ export class CopyOrder {
 
   /** The follower is in step: everything about its log is known. */
   settled (follower: LogFollower): void {
-    for (const held of this.#waiting.get(follower) ?? []) this.#release(held)
+    for (const held of this.#waiting.get(follower) ?? []) {
+      const compared = this.#compared.get(held) ?? new Set()
+      this.#compared.set(held, compared.add(follower))
+      this.#release(held)
+    }
   }
 
   /** The group is no longer followed. */
   gone (holder: Holder): void {
     this.#late.delete(holder)
+    this.#compared.delete(holder)
     this.#drop(holder)
     for (const held of this.#waiting.get(holder) ?? []) this.#release(held)
   }
@@ -91,6 +112,7 @@ export class CopyOrder {
     this.#holds.clear()
     this.#waiting.clear()
     this.#late.clear()
+    this.#compared.clear()
   }
 
   /** Whether the follower is held, directly or not, until the other one makes progress. */

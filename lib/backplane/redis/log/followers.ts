@@ -53,8 +53,7 @@ export class LogFollowers {
     this.#warnUnreadable = oncePerMinute(local.log, 'log_unreadable')
     this.#changed = changed
     this.#ends = new LogEnds(link, keys, differences)
-    // In a later turn of the event loop, so that a repair that ends in this one is over before it runs again.
-    this.#order = new CopyOrder(group => this.#followers.get(group), holder => setImmediate(() => { this.#wake(holder) }))
+    this.#order = new CopyOrder(group => this.#followers.get(group), one => { this.#wakeLater(one) }, one => { this.#readAnew(one) })
     this.volatile = new VolatileMessages(this.#order, local)
     this.#catchUp = new CatchUp(link, subscribe, keys, local, this.#order, follower => this.#gone(follower))
   }
@@ -148,7 +147,7 @@ export class LogFollowers {
         for (const [index, follower] of some.entries()) {
           if (this.#gone(follower) || follower.position !== before[index] || follower.buffering || this.#work.runs(follower)) continue
           // A message may be on its way on the other link: then the repair finds it first, and it is dropped when it comes.
-          if (!samePosition(ends[index] ?? logStart, follower.position ?? logStart)) this.#startRepair(follower)
+          if (!samePosition(ends[index] ?? logStart, follower.position ?? logStart)) this.#readAnew(follower)
         }
       }
     } finally {
@@ -171,11 +170,13 @@ export class LogFollowers {
     return follower
   }
 
-  /** The message that was held may be delivered now. */
-  #wake (holder: Holder): void {
-    const follower = this.#followers.get(holder.group)
-    if (follower !== holder) this.volatile.wake(holder)
-    else if (follower.buffering) this.#work.add(follower)
+  /** In a later turn of the event loop, so that a repair that ends in this one is over before it runs again. */
+  #wakeLater (holder: Holder): void {
+    setImmediate(() => {
+      const follower = this.#followers.get(holder.group)
+      if (follower !== holder) this.volatile.wake(holder)
+      else if (follower.buffering) this.#work.add(follower)
+    })
   }
 
   /** Whether the group was unsubscribed meanwhile, or all groups were. */
@@ -193,10 +194,12 @@ export class LogFollowers {
     }
   }
 
-  #startRepair (follower: LogFollower): void {
+  /** A read that is under way may have begun too early. */
+  #readAnew (follower: LogFollower): void {
     follower.suspend()
+    follower.rereadNeeded = true
     this.#unsettled(follower)
-    this.#work.add(follower)
+    this.#wakeLater(follower)
   }
 
   /**
@@ -258,8 +261,7 @@ export class LogFollowers {
   }
 
   #unsettled (follower: LogFollower): void {
-    this.#repairs.add(follower)
-    if (this.#repairs.size === 1) this.#changed()
+    if (this.#repairs.add(follower).size === 1) this.#changed()
   }
 
   #settled (follower: LogFollower): void {
