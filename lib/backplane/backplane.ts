@@ -195,7 +195,7 @@ export interface Backplane {
   /**
    * Optional. Compares which of these groups have members (or which of these users have connections on living instances) with what was told
    * of them in the whole cluster; without `names`, compares all that were told to have some. Records the differences as told, and resolves
-   * with them: of several calls, one gets each difference.
+   * with them: of several calls, one gets each difference. What `syncUser` could not store before is stored first.
    * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   settle? (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]>

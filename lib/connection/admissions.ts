@@ -23,6 +23,10 @@ export class Admissions {
     return this.#users.get(userId) ?? 0
   }
 
+  userIds (): Iterable<string> {
+    return this.#users.keys()
+  }
+
   add (address: string, userId: string | undefined): Admission {
     this.#count(address, userId, 1)
     return { address, userId }

@@ -142,6 +142,10 @@ export class Gate {
     return this.#admissions.ofUser(userId)
   }
 
+  userIds (): Iterable<string> {
+    return this.#admissions.userIds()
+  }
+
   stats (): Record<string, number> {
     return { ...this.#admissions.stats(), addressesRemembered: this.#addressRates?.size ?? 0 }
   }

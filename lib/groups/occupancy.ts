@@ -17,23 +17,23 @@ export class Occupancy {
   readonly #hooks: OccupancyHooks
   readonly #log: FastifyBaseLogger
   readonly #lines: BoundedLog
-  readonly #groups: () => Iterable<string>
-  /** What is to be compared. No groups while `#all` is set: clients can make up any number of these in an outage. */
+  readonly #here: (kind: Presences) => Iterable<string>
+  /** What is to be compared. Nothing while `#all` is set: clients can make up any number of names in an outage. */
   readonly #dirty = { group: new Set<string>(), user: new Set<string>() }
-  /** Everything is to be compared that is recorded, and all groups that have members here. */
+  /** Everything is to be compared that is recorded, and all groups and users that are here. */
   #all = false
   #flushing: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
   #retry: NodeJS.Timeout | undefined
   #closed = false
 
-  /** `groups`: those that have members on this instance. */
+  /** `here`: the groups that have members on this instance, or the users that have connections. */
   constructor (
-    backplane: Pick<Backplane, 'settle' | 'syncUser'>, groups: () => Iterable<string>, hooks: OccupancyHooks, log: FastifyBaseLogger,
-    lines: BoundedLog
+    backplane: Pick<Backplane, 'settle' | 'syncUser'>, here: (kind: Presences) => Iterable<string>, hooks: OccupancyHooks,
+    log: FastifyBaseLogger, lines: BoundedLog
   ) {
     this.#backplane = backplane
-    this.#groups = groups
+    this.#here = here
     this.#hooks = hooks
     this.#log = log
     this.#lines = lines
@@ -52,15 +52,18 @@ export class Occupancy {
   /** This instance got the first member of the group (connection of the user), or lost the last one. */
   changed (kind: Presences, name: string): void {
     if (!this.watches(kind)) return
-    if (kind === 'user' || !this.#all) this.#dirty[kind].add(name)
-    this.#schedule()
+    if (!this.#all) this.#dirty[kind].add(name)
+    // The backplane itself remembers what it could not store.
+    else if (kind === 'user') this.#backplane.syncUser(name).catch(() => {})
+    if (this.#retry === undefined) this.#schedule()
   }
 
   /** An instance died, or the backplane is back: everything may have changed. */
   recheck (): void {
     if (!this.watches('group') && !this.watches('user')) return
     this.#all = true
-    this.#schedule()
+    clearTimeout(this.#retry)
+    this.#again()
   }
 
   /** Resolves when the hooks were called for all changes so far, unless the backplane is out. */
@@ -68,6 +71,7 @@ export class Occupancy {
     this.#closed = true
     clearInterval(this.#timer)
     clearTimeout(this.#retry)
+    if (this.#all) this.#schedule()
     await this.#flushing
   }
 
@@ -87,6 +91,9 @@ export class Occupancy {
       }
     } catch (error) {
       this.#all = true
+      // Those that came meanwhile.
+      for (const name of this.#dirty.user) this.changed('user', name)
+      for (const names of Object.values(this.#dirty)) names.clear()
       if (!this.#closed) this.#retry ??= setTimeout(() => this.#again(), retryMs).unref()
       if (!isOutageOrClosed(error)) {
         this.#lines.write(this.#log, 'occupancy_unknown', { err: error })
@@ -104,16 +111,13 @@ export class Occupancy {
 
   async #settle (kind: Presences, all: boolean): Promise<void> {
     if (!this.watches(kind)) return
-    const names = [...this.#dirty[kind], ...all && kind === 'group' ? this.#groups() : []]
+    const changed = [...this.#dirty[kind]]
     this.#dirty[kind].clear()
-    try {
-      if (kind === 'user') await Promise.all(names.map(async name => await this.#backplane.syncUser(name)))
-      if (names.length > 0) await this.#tell(kind, names)
-      if (all) await this.#tell(kind, undefined)
-    } catch (error) {
-      if (kind === 'user') for (const name of names) this.#dirty.user.add(name)
-      throw error
-    }
+    // What cannot be stored now is stored before the next comparison.
+    if (kind === 'user') await Promise.allSettled(changed.map(async name => await this.#backplane.syncUser(name)))
+    const names = all ? [...changed, ...this.#here(kind)] : changed
+    if (names.length > 0) await this.#tell(kind, names)
+    if (all) await this.#tell(kind, undefined)
   }
 
   async #tell (kind: Presences, names: readonly string[] | undefined): Promise<void> {

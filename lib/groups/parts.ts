@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { Backplane } from '../backplane/backplane.ts'
+import type { Backplane, Presences } from '../backplane/backplane.ts'
 import { IntakeBudget } from '../connection/inbound/intake-budget.ts'
 import { FlushScheduler } from '../connection/outbound/flush-scheduler.ts'
 import { Backlog } from '../delivery/backlog.ts'
@@ -74,7 +74,8 @@ export function partsOf (options: ResolvedOptions, backplane: Backplane, appLog:
   const logged = new LoggedPublish(backplane, logs, metrics.logLengths)
   const broadcaster = new Broadcaster(hub, backplane, logged, envelopes, echoes, outage.broadcast, scheduler, metrics)
   const presence = new Presence(backplane, envelopes, options.presenceGraceMs, options.limits, metrics)
-  const occupancy = new Occupancy(backplane, () => hub.groups(), options, log, metrics.lines)
+  const here = (kind: Presences): Iterable<string> => kind === 'group' ? hub.groups() : gate.userIds()
+  const occupancy = new Occupancy(backplane, here, options, log, metrics.lines)
   const settings = { ...options, policy: outage.join, instanceId }
   const membership = new Membership(hub, backplane, replay, revocations, presence, occupancy, settings, metrics)
   const reads = new GroupReads(hub, backplane, outage.reads)

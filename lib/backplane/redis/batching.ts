@@ -3,6 +3,15 @@ export function * chunks<Item> (items: readonly Item[], size: number): Iterable<
   for (let start = 0; start < items.length; start += size) yield items.slice(start, start + size)
 }
 
+/** The first `most` items. Looks at no others. */
+export function first<Item> (items: Iterable<Item>, most: number): Item[] {
+  const taken: Item[] = []
+  for (const item of items) {
+    if (taken.push(item) >= most) break
+  }
+  return taken
+}
+
 /** First-in, first-out work queue with a concurrency limit. An item never runs twice at the same time. */
 export class WorkQueue<Item extends object> {
   readonly #limit: number

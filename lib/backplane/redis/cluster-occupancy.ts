@@ -12,6 +12,12 @@ export class ClusterOccupancy {
   /** Changes that partitions have recorded and no call has returned yet. */
   readonly #changes: Record<Presences, PresenceChange[]> = { group: [], user: [] }
   readonly #stores = new Map<number, OccupancyStore>()
+  readonly #usersStored: (partition: number) => Promise<void>
+
+  /** `usersStored` resolves when a partition has the counts of its users. */
+  constructor (usersStored: (partition: number) => Promise<void>) {
+    this.#usersStored = usersStored
+  }
 
   /**
    * As `Backplane.settle`. What partitions that are out would have told comes with a later call; rejects only when none could be asked.
@@ -24,6 +30,7 @@ export class ClusterOccupancy {
     const results = await Promise.allSettled(asked.map(async partition => {
       const [store, some = []] = [this.#storeOf(writer, partition), byPartition.get(partition)]
       try {
+        if (kind === 'user') await this.#usersStored(partition)
         changes.push(...await store.settle(kind, some))
         if (names === undefined) changes.push(...await store.settle(kind, undefined))
       } catch (error) {

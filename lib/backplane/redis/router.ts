@@ -47,7 +47,7 @@ export class ClusterBackplane implements RedisDeployment {
   /** The keys of each partition; empty before `start`. */
   #keys: readonly Keys[] = []
   readonly #places = new Map<number, Place>()
-  readonly #occupancy = new ClusterOccupancy()
+  readonly #occupancy = new ClusterOccupancy(async index => await this.#places.get(index)?.partition.users.stored())
   #links: ClusterLinks | undefined
   #writer: ClusterWriter | undefined
   #reaper: ClusterReaper | undefined

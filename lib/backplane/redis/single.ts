@@ -133,7 +133,9 @@ export class SingleBackplane implements RedisDeployment {
   }
 
   async settle (kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
-    return await this.#open.occupancy.settle(kind, names)
+    const { users, occupancy } = this.#open
+    if (kind === 'user') await users.stored()
+    return await occupancy.settle(kind, names)
   }
 
   async count (group: string): Promise<number> {

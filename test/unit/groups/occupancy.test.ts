@@ -61,3 +61,45 @@ t.test('groups that clients make up in an outage are not remembered, and no chan
   t.strictSame(told.sort(), ['+came', '-went'])
   t.strictSame([...new Set(compared)].sort(), ['came', 'stayed', 'went'], 'nothing else was remembered')
 })
+
+t.test('users that come and go in an outage are not remembered, the backplane is told of each, and no change is lost', async t => {
+  const here = new Set(['stayed', 'came'])
+  const recorded = new Set(['stayed', 'went'])
+  const compared: string[] = []
+  const synced: string[] = []
+  let out = true
+  const backplane = {
+    syncUser: async (name: string) => {
+      synced.push(name)
+      if (out) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
+      return 0
+    },
+    settle: async (_kind: unknown, names: readonly string[] = [...recorded]) => {
+      if (out) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
+      compared.push(...names)
+      const changed = names.filter(name => here.has(name) !== recorded.has(name))
+      for (const name of changed) if (!recorded.delete(name)) recorded.add(name)
+      return changed.map(name => ({ name, present: here.has(name) }))
+    }
+  }
+  const told: string[] = []
+  const hooks = { onUserOnline: (name: string) => { told.push(`+${name}`) }, onUserOffline: (name: string) => { told.push(`-${name}`) } }
+  const occupancy = new Occupancy(backplane, () => here, hooks, silentLog, new BoundedLog())
+  occupancy.changed('user', 'went')
+  await setImmediate()
+  for (let n = 0; n < 1_000; n++) {
+    occupancy.changed('user', `passing ${n}`)
+    if (n % 100 === 0) await setImmediate()
+  }
+  t.equal(new Set(synced.splice(0)).size, 1_001)
+  out = false
+  occupancy.recheck()
+  await setImmediate()
+  t.strictSame(told.splice(0).sort(), ['+came', '-went'])
+  t.strictSame([...new Set(compared)].sort(), ['came', 'stayed', 'went'], 'nothing else was remembered')
+  here.add('later')
+  occupancy.changed('user', 'later')
+  await setImmediate()
+  t.strictSame(told, ['+later'], 'from then on at once')
+  await occupancy.close()
+})

@@ -6,6 +6,7 @@ import { WebsocketGroupsError } from '../../../lib/errors.ts'
 t.test('names of a partition that is out are asked for later, of as many as are remembered', async t => {
   let out = true
   const asked: string[] = []
+  const stored: number[] = []
   const settle = async (partition: number, names: readonly string[] = []): Promise<[]> => {
     if (out && partition === 1) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
     asked.push(...names)
@@ -16,7 +17,10 @@ t.test('names of a partition that is out are asked for later, of as many as are 
     partitionOf: ({ name }: { readonly name: string }) => name.startsWith('out') ? 1 : 0,
     occupancyOf: (partition: number) => ({ settle: async (_kind: string, names?: readonly string[]) => await settle(partition, names) })
   } as unknown as ClusterWriter
-  const occupancy = new ClusterOccupancy()
+  const occupancy = new ClusterOccupancy(async partition => {
+    if (out && partition === 1) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
+    stored.push(partition)
+  })
   for (let call = 0; call < 3; call++) {
     await occupancy.settle(writer, 'user', ['in', ...Array.from({ length: 5_000 }, (_, n) => `out ${call} ${n}`)])
   }
@@ -24,6 +28,7 @@ t.test('names of a partition that is out are asked for later, of as many as are 
   out = false
   await occupancy.settle(writer, 'user', undefined)
   t.equal(asked.length, 10_000)
+  t.strictSame(stored, [0, 0, 0, 0, 1], 'after the counts of its users')
   t.ok(asked.includes('out 2 0'), 'the latest')
   await occupancy.settle(writer, 'user', [])
   t.equal(asked.length, 10_000, 'once')

@@ -2,6 +2,7 @@ import t from 'tap'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { Keys } from '../../../lib/backplane/redis/keys.ts'
 import { UserCounts } from '../../../lib/backplane/redis/membership/users.ts'
+import { WebsocketGroupsError } from '../../../lib/errors.ts'
 import { silentLog } from '../../helpers/loggers.ts'
 
 /** Counts of users over a link that answers at once, paced by the test. `calls`: the users of each call. */
@@ -50,4 +51,41 @@ t.test('what waits when it closes is refused, and only what is stored is removed
   await refused
   t.equal(calls.length, 2)
   t.match(calls[1], [/stored$/])
+})
+
+t.test('of users that come and go while Redis is out, only those are kept that may be in Redis', async t => {
+  const here = new Set<string>()
+  let [calls, failure]: [Array<readonly string[]>, Error | undefined] = [[], undefined]
+  const link = {
+    async script (_script: unknown, keys: readonly string[]) {
+      if (failure !== undefined) throw failure
+      calls.push(keys.slice(2).map(key => key.replace(/.*:/, '')))
+      return keys.slice(2).map(() => 0)
+    }
+  }
+  const local = { instanceId: 'i', connectionsOf: (userId: string) => Number(here.has(userId)), log: silentLog }
+  const pace = { soon: (work: () => void) => { queueMicrotask(work) }, close () {} }
+  const counts = new UserCounts(link, new Keys('wsg:'), { on () {} }, local, 1, pace)
+  const comes = async (userId: string): Promise<unknown> => await counts.sync((here.add(userId), userId)).catch((error: unknown) => error)
+  const goes = async (userId: string): Promise<unknown> => await counts.sync((here.delete(userId), userId)).catch((error: unknown) => error)
+  await Promise.all(['stays', 'goes'].map(comes))
+  failure = new WebsocketGroupsError('WSG_TIMEOUT')
+  await Promise.all(['unknown', 'unknown and here'].map(comes))
+  await goes('unknown')
+  failure = new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
+  await goes('goes')
+  for (let n = 0; n < 1_000; n++) {
+    const [came, comesNext] = [comes(`passing ${n}`), comes(`soon gone ${n}`)]
+    if (n % 2 === 0) await Promise.all([came, comesNext])
+    await Promise.all([goes(`passing ${n}`), goes(`soon gone ${n}`)])
+  }
+  await comes('came')
+  await t.rejects(counts.stored(), { code: 'WSG_BACKPLANE_UNAVAILABLE' })
+  calls = []
+  failure = undefined
+  await counts.stored()
+  t.strictSame(calls.flat().sort(), ['came', 'goes', 'unknown', 'unknown and here'])
+  await counts.stored()
+  t.equal(calls.length, 1, 'nothing is out of date')
+  await counts.close()
 })

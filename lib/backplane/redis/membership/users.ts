@@ -1,8 +1,8 @@
 import { BoundedMap } from '../../../bounded-map.ts'
 import { deferred, type Deferred } from '../../../deadline.ts'
-import { WebsocketGroupsError } from '../../../errors.ts'
+import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
-import { Throttle } from '../batching.ts'
+import { chunks, first, Throttle } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Lease } from './lease.ts'
 import type { Link } from '../link/port.ts'
@@ -85,8 +85,12 @@ export class UserCounts {
   readonly #stored = new Set<string>()
   /** Users whose last connection here closed lately: a server that lacks the latest writes still has their count. */
   readonly #left = new BoundedMap<string, true>({ maxWeight: maxLeft, maxAgeMs: leftMs })
-  /** Users whose count in Redis is out of date, and the callers that wait for it. */
-  readonly #dirty = new Map<string, Deferred<number> | undefined>()
+  /** Users whose count in Redis is out of date. In an outage no others than those connected here and those in `#stored`. */
+  readonly #dirty = new Set<string>()
+  /** The callers that wait for a count. */
+  readonly #waiting = new Map<string, Deferred<number>>()
+  /** The call that is under way. */
+  #storing: Promise<unknown> | undefined
   readonly #pace: Pick<Throttle, 'soon' | 'close'>
   #flushing = false
   #closed = false
@@ -109,10 +113,22 @@ export class UserCounts {
   /** As `Backplane.syncUser`. */
   async sync (userId: string): Promise<number> {
     if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
-    const waiting = this.#dirty.get(userId) ?? deferred<number>()
-    this.#dirty.set(userId, waiting)
+    const waiting = this.#waiting.get(userId) ?? deferred<number>()
+    this.#waiting.set(userId, waiting)
+    this.#dirty.add(userId)
     this.#schedule()
     return await waiting.promise
+  }
+
+  /**
+   * Resolves when all counts are stored that are out of date now.
+   * @throws WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_CLOSED
+   */
+  async stored (): Promise<void> {
+    let last: string | undefined
+    for (const userId of this.#dirty) last = userId
+    // One call follows the other, in this order.
+    await (last === undefined ? this.#storing : this.sync(last))
   }
 
   /** This instance is registered and its link works. `lost`: what was stored before may be gone. */
@@ -123,8 +139,8 @@ export class UserCounts {
 
   /** Stores all counts again, and removes those of users that left lately once more. */
   refresh (): void {
-    for (const userId of this.#stored) this.#refreshOne(userId)
-    for (const [userId] of this.#left) this.#refreshOne(userId)
+    for (const userId of this.#stored) this.#dirty.add(userId)
+    for (const [userId] of this.#left) this.#dirty.add(userId)
     this.#schedule()
   }
 
@@ -140,27 +156,20 @@ export class UserCounts {
     if (users.length === 0) return
     try {
       const lost = await this.#link.script(findLost, users.map(userId => this.#keys.user(userId)), [this.#local.instanceId]) as number[]
-      for (const number of lost) this.#refreshOne(users[number - 1] ?? '')
+      for (const number of lost) this.#dirty.add(users[number - 1] ?? '')
       if (lost.length > 0) this.#schedule()
     } catch (error) {
       this.#local.log.debug({ err: error }, 'counts of users could not be compared with what is stored')
     }
   }
 
-  #refreshOne (userId: string): void {
-    if (!this.#dirty.has(userId)) this.#dirty.set(userId, undefined)
-  }
-
   /** Removes this instance's counts from Redis. */
   async close (): Promise<void> {
     this.#closed = true
     this.#pace.close()
-    for (const waiting of this.#dirty.values()) waiting?.reject(new WebsocketGroupsError('WSG_CLOSED'))
+    this.#rejectAll(new WebsocketGroupsError('WSG_CLOSED'))
     this.#dirty.clear()
-    const users = [...this.#stored]
-    for (let start = 0; start < users.length; start += batchSize) {
-      await this.#store(users.slice(start, start + batchSize).map(userId => [userId, 0] as const))
-    }
+    for (const users of chunks([...this.#stored], batchSize)) await this.#store(users.map(userId => [userId, 0]))
   }
 
   #schedule (): void {
@@ -174,35 +183,57 @@ export class UserCounts {
     while (this.#dirty.size > 0 && !this.#closed) {
       await new Promise<void>(resolve => this.#pace.soon(resolve, this.#dirty.size >= batchSize))
       if (this.#closed) break
-      const batch = [...this.#dirty].slice(0, batchSize)
-      for (const [userId] of batch) this.#dirty.delete(userId)
+      const users = first(this.#dirty, batchSize)
+      const callers = users.map(userId => this.#waiting.get(userId))
+      for (const userId of users) {
+        this.#dirty.delete(userId)
+        this.#waiting.delete(userId)
+      }
+      const storing = this.#store(users.map(userId => [userId, this.#local.connectionsOf(userId)]))
+      this.#storing = storing
       try {
-        const elsewhere = await this.#store(batch.map(([userId]) => [userId, this.#local.connectionsOf(userId)] as const))
-        batch.forEach(([, waiting], index) => waiting?.resolve(elsewhere[index] ?? 0))
+        const elsewhere = await storing
+        callers.forEach((waiting, index) => waiting?.resolve(elsewhere[index] ?? 0))
       } catch (error) {
-        for (const [userId, waiting] of batch) {
-          this.#refreshOne(userId)
-          waiting?.reject(error as Error)
-        }
-        // Callers that came meanwhile get the error as well: the link is down, or Redis refuses.
-        for (const [userId, waiting] of this.#dirty) {
-          this.#dirty.set(userId, undefined)
-          waiting?.reject(error as Error)
-        }
+        for (const waiting of callers) waiting?.reject(error as Error)
+        this.#failed(users, error as Error)
         break
+      } finally {
+        this.#storing = undefined
       }
     }
     this.#flushing = false
   }
 
+  /** Callers that came meanwhile get the error as well: the link is down, or Redis refuses. */
+  #failed (users: readonly string[], error: Error): void {
+    for (const userId of [...users, ...this.#waiting.keys()]) {
+      if (this.#stored.has(userId) || this.#local.connectionsOf(userId) > 0) this.#dirty.add(userId)
+      // Users who come and go in an outage have nothing in Redis that would have to be removed.
+      else this.#dirty.delete(userId)
+    }
+    this.#rejectAll(error)
+  }
+
+  #rejectAll (error: Error): void {
+    for (const waiting of this.#waiting.values()) waiting.reject(error)
+    this.#waiting.clear()
+  }
+
   async #store (counts: ReadonlyArray<readonly [userId: string, count: number]>): Promise<readonly number[]> {
-    for (const [userId, count] of counts) if (count > 0) this.#stored.add(userId)
-    const elsewhere = await this.#link.script(
-      storeUsers,
-      [this.#keys.leases, this.#keys.instances, ...counts.map(([userId]) => this.#keys.user(userId))],
-      [this.#local.instanceId, ttlMs, ...counts.map(([, count]) => count)]
-    ) as number[]
-    for (const [userId, count] of counts) if (count === 0 && this.#stored.delete(userId)) this.#left.set(userId, true)
-    return elsewhere
+    const added = counts.flatMap(([userId, count]) => count > 0 && !this.#stored.has(userId) ? [userId] : [])
+    for (const userId of added) this.#stored.add(userId)
+    try {
+      const elsewhere = await this.#link.script(
+        storeUsers,
+        [this.#keys.leases, this.#keys.instances, ...counts.map(([userId]) => this.#keys.user(userId))],
+        [this.#local.instanceId, ttlMs, ...counts.map(([, count]) => count)]
+      ) as number[]
+      for (const [userId, count] of counts) if (count === 0 && this.#stored.delete(userId)) this.#left.set(userId, true)
+      return elsewhere
+    } catch (error) {
+      if (hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE')) for (const userId of added) this.#stored.delete(userId)
+      throw error
+    }
   }
 }
