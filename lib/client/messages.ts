@@ -2,7 +2,6 @@ import type { Contract, HasContract } from '../protocol/contract.ts'
 import { maxTimerMs } from './backoff.ts'
 import { ClientError } from './errors.ts'
 import { connect as connectPlain, type Client } from './index.ts'
-import { Emitter } from './emitter.ts'
 import type { Address, ConnectOptions, HistoryPage, HistoryQuery, Message } from './types.ts'
 
 export type { Client, ClientError } from './index.ts'
@@ -40,11 +39,10 @@ type Arguments<Data, More extends readonly unknown[] = []> =
   unknown extends Data ? [data?: Data, ...more: More] : [data: Data, ...more: More]
 
 type EventHandler<Data> = (data: Data, info: EventInfo) => void
-type Heard = Readonly<Record<string, { readonly data: unknown, readonly info: EventInfo }>>
 
 type Answer<Reply> = Reply | Promise<Reply>
 /** An event, or with an `id` a question. `group` is the one that was asked. */
-interface Incoming { readonly name: string, readonly data: unknown, readonly id: unknown, readonly group?: string | undefined }
+interface Incoming { readonly type: string, readonly data: unknown, readonly id: unknown, readonly group?: string | undefined }
 
 const lineFeed = 10
 
@@ -61,12 +59,11 @@ export function connect<Source = Contract> (url: Address, options: ConnectOption
 export class MessageClient<Agreed extends Contract = Contract> {
   /** The connection that the messages travel by, with its state, groups, presence, history and errors. */
   readonly connection: Client
-  readonly #events = new Emitter<Heard>()
   readonly #answers = new Map<string, (data: never, info: EventInfo) => unknown>()
 
   constructor (connection: Client) {
     this.connection = connection
-    connection.on('message', message => this.#received(message))
+    this.#hear((message, info) => { if (message.id !== undefined) void this.#answer(message, info) })
   }
 
   /**
@@ -77,17 +74,12 @@ export class MessageClient<Agreed extends Contract = Contract> {
     name: Of,
     ...[data, { timeoutMs = 10_000, idempotent = false } = {}]: Arguments<Agreed['messages'][Of]['data'], [options?: RequestOptions]>
   ): Promise<Agreed['messages'][Of]['reply']> {
-    let timer: ReturnType<typeof setTimeout> | undefined
-    const late = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(() => reject(new ClientError('TIMEOUT', `no answer to ${name} in time`)), Math.min(timeoutMs, maxTimerMs))
+    const sent = this.connection.send(encode(name, data, idempotent ? newKey() : undefined), { retry: idempotent })
+    return new Promise((resolve, reject) => {
+      const late = (): void => reject(new ClientError('TIMEOUT', `no answer to ${name} in time`))
+      const timer = setTimeout(late, Math.min(timeoutMs, maxTimerMs))
+      sent.then(({ data }) => resolve(data as Agreed['messages'][Of]['reply']), reject).finally(() => clearTimeout(timer))
     })
-    try {
-      const sent = this.connection.send(encode(name, data, idempotent ? newKey() : undefined), { retry: idempotent })
-      const ack = await Promise.race([sent, late])
-      return ack.data as Agreed['messages'][Of]['reply']
-    } finally {
-      clearTimeout(timer)
-    }
   }
 
   /** Sends a message that needs no answer: it may be lost with the connection, and nobody is told of its errors. */
@@ -97,7 +89,9 @@ export class MessageClient<Agreed extends Contract = Contract> {
 
   /** Calls the handler with the data of each event of this name, of any group. Returns a function that removes the handler again. */
   on<Of extends Name<Agreed['events']>> (name: Of, handler: EventHandler<Agreed['events'][Of]>): () => void {
-    return this.#events.on(name, ({ data, info }) => handler(data as Agreed['events'][Of], info))
+    return this.#hear(({ type, data, id }, info) => {
+      if (type === name && id === undefined) handler(data as Agreed['events'][Of], info)
+    })
   }
 
   /**
@@ -121,7 +115,7 @@ export class MessageClient<Agreed extends Contract = Contract> {
     const { messages, ...page } = await this.connection.history(group, query)
     const events = messages.flatMap(({ data, ...info }) => {
       const event = decode(data)
-      return event ? { name: event.name, data: event.data, ...info } : []
+      return event ? { name: event.type, data: event.data, ...info } : []
     })
     return { ...page, events: events as unknown as EventPage<Agreed>['events'] }
   }
@@ -131,30 +125,25 @@ export class MessageClient<Agreed extends Contract = Contract> {
     this.connection.close(code, reason)
   }
 
-  async #asked ({ name, data, id, group }: Incoming, info: EventInfo): Promise<void> {
+  /** Calls the listener with each message by name. */
+  #hear (listener: (message: Incoming, info: EventInfo) => void): () => void {
+    return this.connection.on('message', ({ data, ...info }) => {
+      const message = decode(data)
+      if (message) listener(message, info)
+    })
+  }
+
+  async #answer ({ type, data, id, group }: Incoming, info: EventInfo): Promise<void> {
     const answer = (fields: object): void => { this.connection.send({ json: { id, ...fields } }, { ack: false }) }
     try {
-      const handler = this.#answers.get(name)
-      if (!handler) throw new ClientError('UNANSWERED', `nobody answers ${name}`)
+      const handler = this.#answers.get(type)
+      if (!handler) throw new ClientError('UNANSWERED', `nobody answers ${type}`)
       answer({ type: 'reply', data: await handler(data as never, { ...info, group }) })
     } catch (error) {
       // Anything may be thrown, even `undefined`.
       const { code = 'HANDLER_FAILED', message = '' } = (error ?? {}) as Partial<ClientError>
       answer({ type: 'error', code, message })
     }
-  }
-
-  #received ({ data, ...info }: Message): void {
-    const event = decode(data)
-    if (!event) return
-    if (event.id !== undefined) {
-      void this.#asked(event, info)
-      return
-    }
-    const failures: unknown[] = []
-    this.#events.dispatch(event.name, { data: event.data, info }, error => failures.push(error))
-    // All handlers have run. The connection reports the first failure by its event `error`.
-    if (failures.length > 0) throw failures[0]
   }
 }
 
@@ -187,6 +176,6 @@ function decode (data: unknown): Incoming | undefined {
 }
 
 function eventOf (value: unknown): Incoming | undefined {
-  const { type, data, id, group } = (value ?? {}) as Omit<Incoming, 'name'> & { readonly type: unknown }
-  return typeof type === 'string' ? { name: type, data, id, group } : undefined
+  const event = value as Incoming | null | undefined
+  return typeof event?.type === 'string' ? event : undefined
 }
