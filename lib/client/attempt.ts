@@ -15,7 +15,7 @@ export const noWelcome = 'no welcome in time'
 export interface AttemptHost {
   token (): Promise<string | undefined>
   hello (): Omit<HelloFrame, 'type'>
-  welcomed (frame: WelcomeFrame): void
+  welcomed (frame: WelcomeFrame, attempt: ConnectionAttempt): void
   received (frame: Frame): void
   /** The server wants the client back after this time. */
   comeBack (afterMs: number): void
@@ -153,7 +153,7 @@ export class ConnectionAttempt {
     const ping = (): void => this.send('{"type":"ping"}')
     const dead = (): void => this.drop(1006, silence)
     this.#liveness = new Liveness(frame.pingMs, ping, dead, this.#patience, () => this.#socket?._socket?.bytesRead)
-    this.#host.welcomed(frame)
+    this.#host.welcomed(frame, this)
   }
 
   #end (code: number, reason: string, error?: ClientError): void {

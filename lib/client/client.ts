@@ -7,7 +7,7 @@ import { fromPayload, toPayload, type Frame } from './payload.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { Joins } from './joins.ts'
 import { Positions } from './positions.ts'
-import { closed, quiet, SendQueue } from './send-queue.ts'
+import { quiet, SendQueue } from './send-queue.ts'
 import { TabLock } from './tab-lock.ts'
 import { Token } from './token.ts'
 import { userLogLabel } from '../protocol/frames.ts'
@@ -164,8 +164,7 @@ export class Client extends Emitter<ClientEvents> {
    * does not allow it, with `LEFT` when the group is left before the answer, and with `CLOSED`.
    */
   join (group: string, { since, history }: { readonly since?: string, readonly history?: number } = {}): Promise<void> {
-    if (this.state === 'closed') return quiet(Promise.reject(closed()))
-    return this.#joins.join(group, this.state === 'open', since, history)
+    return this.#joins.join(group, /open|closed/.test(this.state), since, history)
   }
 
   /**

@@ -1,5 +1,4 @@
 import { CloseCode } from '../protocol/close-codes.ts'
-import type { WelcomeFrame } from '../protocol/frames.ts'
 import { backoffMs, maxTimerMs } from './backoff.ts'
 import { ClientError } from './errors.ts'
 import { ConnectionAttempt, noWelcome, silence, type AttemptHost, type AttemptOptions } from './attempt.ts'
@@ -19,9 +18,7 @@ export interface ConnectorOptions extends AttemptOptions, Required<Pick<ConnectO
   readonly maxMs: number
 }
 
-export interface ConnectorHost extends Pick<AttemptHost, 'hello' | 'received' | 'failed'> {
-  /** The server welcomed the client. `changed` is called next. */
-  welcomed (frame: WelcomeFrame, attempt: ConnectionAttempt): void
+export interface ConnectorHost extends Pick<AttemptHost, 'hello' | 'welcomed' | 'received' | 'failed'> {
   /** The connection, or the attempt, is over. `changed` is called next. */
   broken (code: number): void
   changed (change: StateChange): void
@@ -70,11 +67,11 @@ export class Connector {
     this.#attemptHost = {
       ...host,
       token: () => token.fetch(),
-      welcomed: frame => {
+      welcomed: (frame, attempt) => {
         this.#openedAt = Date.now()
         this.#unwelcomed = -Infinity
         token.keepFresh()
-        if (this.#attempt) host.welcomed(frame, this.#attempt)
+        host.welcomed(frame, attempt)
         this.#enter('open')
       },
       comeBack: afterMs => this.comeBack(afterMs),

@@ -12,11 +12,11 @@ const page = globalThis as unknown as Page
 
 export interface Watcher {
   /** The network is back; or the page is, which was hidden, frozen or in the back/forward cache. */
-  wake (): void
+  readonly wake: () => void
   /** The browser lost the network, as far as it knows. */
-  offline (): void
+  readonly offline: () => void
   /** The page was hidden and may never come back; `gone` when a navigation leaves it. */
-  hide (gone: boolean): void
+  readonly hide: (gone: boolean) => void
 }
 
 /** Returns `false` only when the browser is sure that there is no network. */
@@ -25,16 +25,15 @@ export function online (): boolean {
 }
 
 /** Returns a function that stops watching. */
-export function watch (watcher: Watcher): () => void {
-  const wake = (): void => watcher.wake()
+export function watch ({ wake, offline, hide }: Watcher): () => void {
   const listeners: Array<[Partial<Target> | undefined, string, () => void]> = [
     [page, 'online', wake],
-    [page, 'offline', () => watcher.offline()],
+    [page, 'offline', offline],
     [page, 'pageshow', wake],
-    [page, 'pagehide', () => watcher.hide(true)],
+    [page, 'pagehide', () => hide(true)],
     // Chromium freezes tabs, and thaws them without making them visible.
     [page.document, 'resume', wake],
-    [page.document, 'visibilitychange', () => page.document?.visibilityState === 'hidden' ? watcher.hide(false) : wake()]
+    [page.document, 'visibilitychange', () => page.document?.visibilityState === 'hidden' ? hide(false) : wake()]
   ]
   for (const [target, name, listener] of listeners) target?.addEventListener?.(name, listener)
   return () => { for (const [target, name, listener] of listeners) target?.removeEventListener?.(name, listener) }

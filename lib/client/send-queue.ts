@@ -103,10 +103,11 @@ export class SendQueue {
   /** The connection is gone. The server may have handled what was sent: only messages with `retry` are sent again. */
   broken (tooFast: boolean): void {
     if (tooFast) this.#window = this.#window >> 1 || 1
-    const all = this.#takeAll()
-    const isKept = ({ control, sends, retry }: Request): boolean | undefined => !control && (!sends || (retry && sends < maxSends))
-    this.#waiting = all.filter(isKept)
-    for (const request of all) if (!isKept(request)) request.done(unknownOutcome(), {})
+    for (const request of this.#takeAll()) {
+      const { control, sends, retry, done } = request
+      if (!control && (!sends || (retry && sends < maxSends))) this.#waiting.push(request)
+      else done(unknownOutcome(), {})
+    }
   }
 
   /** The client is closed: rejects everything that has no answer. */

@@ -9,7 +9,7 @@ const minRefreshMs = 1_000
 export interface TokenHost {
   /** Sends a fresh token on the open connection, and calls `done` when the server answered. */
   refresh (token: string, done: () => void): void
-  failed (error: ClientError): void
+  readonly failed: (error: ClientError) => void
 }
 
 /** Fetches tokens, and replaces the one of an open connection before it expires. */
@@ -59,12 +59,7 @@ export class Token {
   }
 
   async #refresh (round: number): Promise<void> {
-    let token
-    try {
-      token = await this.fetch()
-    } catch (error) {
-      this.#host.failed(error as ClientError)
-    }
+    const token = await this.fetch().catch(this.#host.failed)
     if (round !== this.#round) return
     // Tries again after a failure of the callback, or a refusal by the server: the old token is valid for a while, and the fault may pass.
     const again = (): void => { if (round === this.#round) this.keepFresh() }
