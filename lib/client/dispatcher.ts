@@ -50,8 +50,7 @@ export class Dispatcher {
         this.#host.left(frame.group)
         return tell('left', frame)
       case 'presence':
-        if (this.roster.change(frame)) tell('presence', frame)
-        return
+        return tell('presence', { ...frame, event: this.roster.change(frame) })
       case 'count':
         return tell('count', frame)
       case 'members':

@@ -17,19 +17,16 @@ export class Roster {
     this.#groups.set(group, new Map(members.map(member => [keyOf(member), member])))
   }
 
-  /** Returns whether to report the change: not a second join of a member, nor an update of the number of connections alone. */
-  change ({ group, event, member }: PresenceChange): boolean {
+  /** Returns the event as this client sees it: a join of a member who is known here is an update. */
+  change ({ group, event, member }: PresenceChange): PresenceChange['event'] {
     this.#lists.delete(group)
     const members = this.#groups.get(group) ?? new Map<string, Member>()
     this.#groups.set(group, members)
     const key = keyOf(member)
-    const known = members.get(key)
-    if (event === 'leave') {
-      members.delete(key)
-      return true
-    }
-    members.set(key, member)
-    return event === 'join' ? !known : JSON.stringify(known?.info) !== JSON.stringify(member.info)
+    const isKnown = members.has(key)
+    if (event === 'leave') members.delete(key)
+    else members.set(key, member)
+    return event === 'join' && isKnown ? 'update' : event
   }
 
   delete (group: string): void {

@@ -45,7 +45,7 @@ export type MemberInfo = Register extends { memberInfo: infer Registered } ? Reg
 /** Somebody in a group: a user with all connections, or a session that belongs to no user. */
 export interface Member extends FramedMember<MemberInfo> {}
 
-/** Somebody came, went, or shows something else of itself. */
+/** Somebody came, went, shows another `info`, or has another number of connections. */
 export interface PresenceChange extends Omit<PresenceFrame<MemberInfo>, 'type'> {}
 
 /** This connection is in a group. */

@@ -354,7 +354,7 @@ t.test('left by the server: not joined again', async (t) => {
   t.strictSame(second.frames, [{ type: 'hello', session: 's1', resume: {}, grants: {} }])
 })
 
-t.test('presence: users, or sessions of nobody; a join of who is there, and another number of connections, are no news', async (t) => {
+t.test('presence: users, or sessions of nobody; a join of who is there is an update', async (t) => {
   const server = await scriptedServer(t)
   const { client, events } = recordedClient(t, server.url)
   const peer = await server.peer(0)
@@ -374,7 +374,7 @@ t.test('presence: users, or sessions of nobody; a join of who is there, and anot
   )
   await until(() => events.count.length > 0)
   t.strictSame(events.presence.map(({ event, member: { userId } }) => `${event} ${userId}`), [
-    'join cid', 'update ann', 'leave cid', 'leave dan', 'update eve'
+    'join cid', 'update ann', 'update ann', 'update ann', 'leave cid', 'leave dan', 'update eve'
   ])
   t.strictSame(client.members('g'), [
     user('ann', { connections: 2, info: 'busy' }), { session: 'ann', joinedAt: 1, connections: 1 }, user('eve', { info: 'new' })
