@@ -1,4 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { FastifyInstance } from 'fastify'
 import { broadcast, broadcastAnyway, hasCode } from './broadcast.ts'
 import { lineOf, RoomParams } from './rooms.ts'
 import type { User } from './tokens.ts'
@@ -34,8 +35,10 @@ export const chat: FastifyPluginAsyncTypebox = async app => {
     },
 
     async onDisconnect (connection) {
-      // Nobody was told of a client that was gone before it had joined.
-      if (announced.has(connection)) await broadcast(app, connection.params.room, `${connection.identity.name} left the room`, passing)
+      const { identity: { name, userId }, params: { room } } = connection
+      // Nobody was told of a client that was gone before it had joined. Who closes one of two tabs is still here.
+      if (!announced.has(connection) || await isInRoom(app, userId, room)) return
+      await broadcast(app, room, `${name} left the room`, passing)
     },
 
     onError ({ log }, error) {
@@ -54,4 +57,14 @@ export const chat: FastifyPluginAsyncTypebox = async app => {
       connection.send(`You said: ${data.toString()}`)
     }
   }))
+}
+
+/** Whether any connection of the user is in the room, on whatever instance. `false` when nobody can say, as without Redis. */
+async function isInRoom (app: FastifyInstance, userId: string, room: string): Promise<boolean> {
+  try {
+    return (await app.registry.groups({ userId })).includes(room)
+  } catch (error) {
+    app.log.warn({ err: error, room }, 'cannot ask whether somebody is in the room')
+    return false
+  }
 }

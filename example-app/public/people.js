@@ -1,9 +1,9 @@
 import { avatar, element, find } from './dom.js'
 
-/** Who is here: one entry for each person, with the instances that hold their connections. */
+/** Who is here: one entry for each person, however many connections they have. */
 export class People {
   #ownName
-  /** By name of a person, the instances that hold the connections. */
+  /** Where each person is, in words, by name. */
   #people = new Map()
   #away = new Set()
   /** The names that the reader knows to be here; undefined before the first list. */
@@ -16,11 +16,7 @@ export class People {
 
   /** Replaces the list. */
   update (members) {
-    const people = new Map()
-    for (const member of members) {
-      const name = nameOf(member)
-      people.set(name, [...people.get(name) ?? [], member.info?.instance ?? '?'])
-    }
+    const people = new Map(members.map(member => [nameOf(member), placeOf(member)]))
     // The user of this page is missing: Redis lost its data, and the instances are about to write it anew.
     if (!people.has(this.#ownName)) return
     this.#people = people
@@ -41,9 +37,9 @@ export class People {
     return { came, went }
   }
 
-  /** Shows that somebody's connection broke, who may come back for a while. Of several connections nobody knows which one broke. */
+  /** Shows that somebody's last connection broke, who may come back for a while. */
   away (name, isAway) {
-    if (isAway && this.#people.get(name)?.length !== 1) return
+    if (isAway && !this.#people.has(name)) return
     if (isAway) this.#away.add(name)
     else if (!this.#away.delete(name)) return
     this.#show()
@@ -56,7 +52,7 @@ export class People {
       const isAway = this.#away.has(name)
       return element('li', isAway ? { className: 'away' } : {}, avatar(name), element('div', {},
         element('span', { className: 'name' }, name, ...(name === this.#ownName ? [element('span', { className: 'you' }, ' you')] : [])),
-        element('span', { className: 'where' }, isAway ? 'lost connection' : places(people.get(name)))
+        element('span', { className: 'where' }, isAway ? 'lost connection' : people.get(name))
       ))
     }))
     find('count').textContent = people.size
@@ -67,8 +63,8 @@ export function nameOf ({ info }) {
   return info?.name ?? 'Somebody'
 }
 
-function places (instances) {
-  const times = new Map()
-  for (const instance of instances) times.set(instance, (times.get(instance) ?? 0) + 1)
-  return [...times].sort().map(([instance, count]) => count > 1 ? `${instance} ×${count}` : instance).join(', ')
+/** The instance of the latest connection, and how many connections there are if it is not the only one. */
+function placeOf ({ info, connections }) {
+  const instance = info?.instance ?? '?'
+  return connections > 1 ? `${instance}, ${connections} connections` : instance
 }

@@ -156,6 +156,30 @@ t.test('the chat page', noBrowser, async t => {
     t.ok(await page.getByRole('heading', { name: 'Join a room' }).isVisible())
   })
 
+  await t.test('who closes one of two windows is still here', async t => {
+    const [one, two] = await startInstances(t, 'inst1', 'inst2')
+    const jane = await open(t, browser, `${one.url}/?room=lobby&user=jane`)
+    const johns = await Promise.all([one, two].map(async ({ url }) => await open(t, browser, `${url}/?room=lobby&user=john`)))
+    const where = async (): Promise<string> => await jane.locator('#members li', { hasText: 'John Doe' }).locator('.where').innerText()
+    const away = jane.locator('#members .away .name')
+    await until(async () => (await where()).endsWith(', 2 connections'))
+    t.strictSame(await here(jane), ['Jane Roe you', 'John Doe'])
+
+    await johns[1]?.close()
+    await until(async () => two.app.registry.count() === 0)
+    await say(jane, 'Still there?')
+    await heard(johns[0] as Page, 'Still there?')
+    // The others wait whether the window comes back, as after a reload.
+    await until(async () => /^inst[12]$/.test(await where()), { timeoutMs: 30_000 })
+    t.equal(await away.count(), 0)
+
+    await johns[0]?.close()
+    await away.getByText('John Doe').waitFor()
+    await hereIs(jane, 1)
+    await heard(jane, 'John Doe left the room')
+    t.strictSame(await lines(jane), ['Welcome Jane Roe to lobby!', 'John Doe joined the room', 'John Doe left the room'])
+  })
+
   await t.test('who was away for too long is told that messages are lost, and gets the rest', async t => {
     const [one] = await startInstances(t, 'inst1')
     const page = await open(t, browser, `${one.url}/?room=lobby&user=john`)
