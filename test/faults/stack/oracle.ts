@@ -42,7 +42,8 @@ export class Session {
   readonly got = new Set<string>()
   /** What the present connection got, by whichever group; `got`: what all of them got out of logs. */
   readonly gotHere = new Set<string>()
-  readonly lostData = new Map<string, number>()
+  /** Group -> the epochs that it was told are over. */
+  readonly lostData = new Map<string, string[]>()
   readonly streams = new Map<string, Pick<StreamView, 'text' | 'state'>>()
   /** The latest of what it was told, for reports. */
   readonly trace: string[] = []
@@ -311,9 +312,11 @@ export class Oracle {
     session.cursors.set(group, place)
     const what = `${session.name} is told of ${reason} in ${group} from ${key(before)} to ${key(place)}`
     if (reason === 'epoch') {
-      const told = (session.lostData.get(group) ?? 0) + 1
+      const told = session.lostData.get(group) ?? []
       session.lostData.set(group, told)
-      if (told > this.#losses) this.violate('falseGaps', `${what}: the data was lost ${this.#losses} times`)
+      // An instance that could not read the log (`unavailable`) puts it back to where that instance is, perhaps in a log that is over.
+      if (before === undefined || before.epoch === '' || !told.includes(before.epoch)) told.push(before?.epoch ?? '')
+      if (told.length > this.#losses) this.violate('falseGaps', `${what}: the data was lost ${this.#losses} times`)
     }
     if (reason === 'rewound') this.violate('falseGaps', what)
     if (reason === 'trimmed' && before !== undefined && place !== undefined && place.offset - before.offset < kept / 2) {
@@ -470,14 +473,17 @@ export class Oracle {
       ? events.findIndex(event => event.kind === 'message' && this.#where.has(`${group} ${event.id}`) && !isElsewhereToo(event.id))
       : from
     const begins = begun === -1 ? events.length : begun
+    const beginning = since === Infinity ? events[begun] : undefined
+    const first = beginning?.kind === 'message' ? this.#where.get(`${group} ${beginning.id}`) : undefined
     /** The epochs of logs of the group that the connection was in before the present one. */
     const left = new Set<string>()
     /**
-     * A message from before the join, or of a log that is lost, may have come by another group of the connection, one that its instance was
-     * behind in: it does not tell where the connection is in this group.
+     * A message from before the connection began here, or of a log that is lost, may have come by another group of the connection, one that
+     * its instance was behind in: it does not tell where the connection is in this group.
      */
-    const isElsewhere = (id: string, { epoch }: Place, index: number): boolean => {
-      return ((this.#sent.get(id)?.at ?? 0) <= joinedAt || index < begins || left.has(epoch)) && isElsewhereToo(id)
+    const isElsewhere = (id: string, { epoch, offset }: Place, index: number): boolean => {
+      const isBefore = index < begins || (first !== undefined && epoch === first.epoch && offset < first.offset)
+      return ((this.#sent.get(id)?.at ?? 0) <= joinedAt || isBefore || left.has(epoch)) && isElsewhereToo(id)
     }
     let gaps = events.filter(event => event.kind === 'gap' && event.group === group).length
     const everTold = gaps > 0
