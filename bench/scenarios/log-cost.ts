@@ -1,32 +1,24 @@
-import * as websocketGroups from 'fastify-websocket-groups'
-import type { PublisherOptions } from 'fastify-websocket-groups'
+import { createPublisher } from 'fastify-websocket-groups'
 import { Redis } from 'ioredis'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { DrillOptions } from '../options.ts'
+import { start, type Child } from '../rig/child.ts'
+import type { Load, LogPublisherApi } from '../rig/log-publisher.ts'
 import { startRedis } from '../rig/redis.ts'
 import { median } from '../rig/runs.ts'
 import type { Result, Row } from '../results.ts'
-import { beforePackage, type Package } from '../systems/before-package.ts'
 
 const bytes = 200
-const payload = 'x'.repeat(bytes)
+/** The same in every build, whatever its defaults: a log that is full costs something else than one that grows. */
+const log = { maxMessages: 100, ttlMs: 300_000 }
 
-interface Load {
-  readonly what: string
-  readonly log?: PublisherOptions['log']
-  readonly groups: number
-  /** Messages to each group that are under way at the same time: what waits for an append goes out with the next one. */
-  readonly together: number
-  readonly withKey?: boolean
-}
-
-const loads: readonly Load[] = [
+const loads: ReadonlyArray<Load & { readonly what: string }> = [
   { what: 'volatile', log: false, groups: 500, together: 1 },
-  { what: 'logged, alone', groups: 500, together: 1 },
-  { what: 'logged, alone, with an idempotency key', groups: 500, together: 1, withKey: true },
-  { what: 'logged, together', groups: 8, together: 4 },
-  { what: 'logged, together', groups: 8, together: 16 },
-  { what: 'logged, together', groups: 8, together: 64 }
+  { what: 'logged, alone', log, groups: 500, together: 1 },
+  { what: 'logged, alone, with an idempotency key', log, groups: 500, together: 1, withKey: true },
+  { what: 'logged, together', log, groups: 8, together: 4 },
+  { what: 'logged, together', log, groups: 8, together: 16 },
+  { what: 'logged, together', log, groups: 8, together: 64 }
 ]
 
 interface Cost {
@@ -35,35 +27,42 @@ interface Cost {
   readonly commandUs: number
   /** Microseconds of CPU of a message, with I/O. */
   readonly cpuUs: number
+  /** Of the process that publishes. */
+  readonly publisherUs: number
 }
 
 /**
  * What logs cost Redis: its CPU for a message that is kept, beside one that is not, and the memory of a group that keeps some. With
- * `--before` each load runs on both builds in turn, and the last column is what this one costs by what the other one did.
+ * `--before` each load runs on both builds in turn, each in a process of its own and each first in every other round. The last columns are
+ * what this one costs by what the other one did: the median of the rounds and, in parentheses, their quartiles.
  */
-export async function logCost ({ number }: DrillOptions): Promise<Result> {
+export async function logCost ({ number, numbers }: DrillOptions): Promise<Result> {
   const messages = number('messages', 100_000)
-  const before = await beforePackage()
-  const rounds = number('rounds', before === undefined ? 1 : 3)
+  const withBefore = process.env.BENCH_BEFORE !== undefined
+  const rounds = number('rounds', withBefore ? 9 : 1)
   const redis = await startRedis()
   const admin = new Redis(redis.url)
+  const builds = await Promise.all((withBefore ? ['now', 'before'] : ['now']).map(async which => (
+    await start<LogPublisherApi>('log-publisher.ts', [redis.url, which]))
+  ))
   const rows: Row[] = []
-  for (const subscribers of [0, 3]) {
+  for (const subscribers of numbers('subscribers', [0, 3])) {
     const others = await Promise.all(Array.from({ length: subscribers }, async () => await subscriber(redis.url)))
-    for (const load of loads) {
-      const costs: Cost[] = []
-      const costsBefore: Cost[] = []
+    for (const { what, ...load } of loads) {
+      const costs = builds.map(() => new Array<Cost>())
       for (let round = 0; round < rounds; round++) {
-        if (before !== undefined) costsBefore.push(await cost(before, redis.url, admin, load, messages))
-        costs.push(await cost(websocketGroups, redis.url, admin, load, messages))
+        const turns = [...builds.entries()]
+        if (round % 2 === 0) turns.reverse()
+        for (const [index, build] of turns) costs[index]?.push(await cost(build, admin, load, messages))
       }
-      rows.push({ what: load.what, subscribers, ...rowOf(costs, costsBefore) })
+      rows.push({ what, subscribers, ...rowOf(costs) })
     }
     for (const other of others) other.disconnect()
   }
   for (const kept of [1, 5, 20, 100]) rows.push({ what: `a group that keeps ${kept}`, ...await memory(redis.url, admin, kept) })
   rows.push(...await subscriptions(redis.url, admin))
   admin.disconnect()
+  for (const build of builds) await build.end('SIGKILL')
   await redis.close()
   return { title: `what a log costs Redis, ${messages} messages of ${bytes} bytes`, rows, raw: { bytes } }
 }
@@ -76,45 +75,37 @@ async function subscriber (url: string): Promise<Redis> {
   return client
 }
 
-function rowOf (costs: readonly Cost[], costsBefore: readonly Cost[]): Row {
-  const middle = (of: readonly Cost[], figure: keyof Cost): number => median(of.map(cost => cost[figure]))
+function rowOf ([costs = [], before = []]: ReadonlyArray<readonly Cost[]>): Row {
+  const middle = (figure: keyof Cost): number => median(costs.map(cost => cost[figure]))
+  const ratio = (figure: keyof Cost): string => {
+    const ratios = costs.map((cost, round) => cost[figure] / (before[round]?.[figure] ?? NaN)).sort((a, b) => a - b)
+    const [low = 0, high = 0] = [ratios[ratios.length >> 2], ratios[(3 * ratios.length) >> 2]]
+    return `${median(ratios).toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`
+  }
   return {
-    'messages per call': middle(costs, 'messagesPerCall').toFixed(1),
-    'us per message: command': middle(costs, 'commandUs').toFixed(2),
-    'with I/O': middle(costs, 'cpuUs').toFixed(2),
-    ...(costsBefore.length === 0
-      ? {}
-      : {
-          before: middle(costsBefore, 'cpuUs').toFixed(2),
-          'after / before': (middle(costs, 'cpuUs') / middle(costsBefore, 'cpuUs')).toFixed(3)
-        })
+    'messages per call': middle('messagesPerCall').toFixed(1),
+    'us per message: command': middle('commandUs').toFixed(2),
+    'with I/O': middle('cpuUs').toFixed(2),
+    publisher: middle('publisherUs').toFixed(2),
+    ...(before.length === 0 ? {} : { 'by before: with I/O': ratio('cpuUs'), 'by before: publisher': ratio('publisherUs') })
   }
 }
 
-async function cost (build: Package, url: string, admin: Redis, load: Load, messages: number): Promise<Cost> {
-  const { log, groups, together, withKey = false } = load
+async function cost ({ call: publisher }: Child<LogPublisherApi>, admin: Redis, load: Load, messages: number): Promise<Cost> {
   await admin.flushall()
-  const publisher = build.createPublisher({ redis: url, operationTimeoutMs: 10_000, ...(log === undefined ? {} : { log }) })
-  let sent = 0
-  const publish = async (limit: number): Promise<void> => {
-    await Promise.all(Array.from({ length: groups * together }, async (_, i) => {
-      while (sent < limit) {
-        const key = `${process.hrtime.bigint()} ${sent++}`
-        await publisher.broadcastToGroup(`group${i % groups}`, payload, withKey ? { idempotencyKey: key } : {})
-      }
-    }))
-  }
-  await publish(Math.max(messages / 20, 110 * groups)) // the scripts are loaded, and the logs are full
+  await publisher.open(load)
+  await publisher.publish(Math.max(messages / 20, 110 * load.groups)) // the scripts are loaded, and the logs are full
   await admin.config('RESETSTAT')
-  const [cpuBefore, sentBefore] = [await cpuUs(admin), sent]
-  await publish(sent + messages)
-  const cpu = await cpuUs(admin) - cpuBefore
-  const count = sent - sentBefore
+  const before = await cpuUs(admin)
+  const publisherUs = await publisher.publish(messages)
+  const cpu = await cpuUs(admin) - before
   const stats = [...(await admin.info('commandstats')).matchAll(/^cmdstat_(publish|evalsha):calls=(\d+),usec=(\d+)/gm)]
   // A script's own PUBLISH is counted for the script, too.
   const [, , calls, us] = stats.find(([, name]) => name === 'evalsha') ?? stats[0] ?? []
   await publisher.close()
-  return { messagesPerCall: count / Number(calls), commandUs: Number(us) / count, cpuUs: cpu / count }
+  return {
+    messagesPerCall: messages / Number(calls), commandUs: Number(us) / messages, cpuUs: cpu / messages, publisherUs: publisherUs / messages
+  }
 }
 
 /** CPU of the main thread. */
@@ -126,8 +117,8 @@ async function cpuUs (admin: Redis): Promise<number> {
 /** With the entries in the keyspace. The total of Redis itself moves by more than this with the buffers of its clients. */
 async function memory (url: string, admin: Redis, kept: number): Promise<Row> {
   await admin.flushall()
-  const publisher = websocketGroups.createPublisher({ redis: url })
-  for (let n = 0; n < kept; n++) await publisher.broadcastToGroup('group', payload)
+  const publisher = createPublisher({ redis: url, log })
+  for (let n = 0; n < kept; n++) await publisher.broadcastToGroup('group', 'x'.repeat(bytes))
   await publisher.close()
   await sleep(100)
   const sizes = await Promise.all(['h', 'l'].map(async key => await admin.memory('USAGE', `wsg:{0}:${key}:group`, 'SAMPLES', 0) ?? 0))
