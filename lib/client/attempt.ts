@@ -1,6 +1,6 @@
 import { framedProtocol, type ClientFrame, type HelloFrame, type WelcomeFrame } from '../protocol/frames.ts'
-import { maxTimerMs } from './backoff.ts'
 import { ClientError, type ErrorDetails } from './errors.ts'
+import { maxTimerMs } from './limits.ts'
 import { parseFrame, type Frame } from './payload.ts'
 import { Liveness } from './liveness.ts'
 import type { WebSocketClass, WebSocketLike } from './types.ts'

@@ -1,9 +1,3 @@
-/** A longer timer would fire at once: every JavaScript engine keeps the delay in 32 bits. */
-export const maxTimerMs = 2_147_483_647
-
-/** `maxMs` keeps a server that is out for long from being dialled by all its clients at once. */
-export const defaultBackoff = { minMs: 1_000, maxMs: 10_000 }
-
 /**
  * Less than the usual 2: with 2, a wait that begins just before a short outage ends would often be longer than the outage. With 1.5,
  * half of the clients that were cut off for 2 s are back after 2.8 s (99 % after 5.9 s), with 2 after 3.2 s (9.1 s). After an outage of
@@ -15,6 +9,6 @@ const growth = 1.5
  * Returns how long to wait before the next attempt: exponential back-off with full jitter. If only a part of the wait were random, the
  * clients of an instance that died would come back as one herd.
  */
-export function backoffMs (failures: number, { minMs, maxMs }: typeof defaultBackoff): number {
+export function backoffMs (failures: number, { minMs, maxMs }: { readonly minMs: number, readonly maxMs: number }): number {
   return Math.random() * Math.min(maxMs, minMs * growth ** failures)
 }

@@ -1,11 +1,11 @@
 import { CloseCode } from '../protocol/close-codes.ts'
-import { defaultBackoff } from './backoff.ts'
 import { Connector } from './connector.ts'
 import { Emitter } from './emitter.ts'
 import { ClientError } from './errors.ts'
 import { fromPayload, toPayload, type Frame } from './payload.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { Joins } from './joins.ts'
+import { maxBackoffMs, minBackoffMs } from './limits.ts'
 import { Positions } from './positions.ts'
 import { quiet, SendQueue } from './send-queue.ts'
 import { TabLock } from './tab-lock.ts'
@@ -82,7 +82,8 @@ export class Client extends Emitter<ClientEvents> {
       },
       // Before the first hello, which names the session.
       ready: copied && this.#lock.take(copied).then(isFree => { if (!isFree) this.#session = undefined }),
-      ...defaultBackoff,
+      minMs: minBackoffMs,
+      maxMs: maxBackoffMs,
       ...options.backoff
     }, token, {
       hello: () => ({ session: this.#session, json: options.json, ...this.#positions.offer(group => this.#joins.has(group)) }),

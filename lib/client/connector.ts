@@ -1,16 +1,11 @@
 import { CloseCode } from '../protocol/close-codes.ts'
-import { backoffMs, maxTimerMs } from './backoff.ts'
+import { backoffMs } from './backoff.ts'
 import { ClientError } from './errors.ts'
 import { ConnectionAttempt, noWelcome, silence, type AttemptHost, type AttemptOptions } from './attempt.ts'
-import { maxPatience } from './liveness.ts'
+import { maxPatience, maxTimerMs, maxUnwelcomed, stableMs } from './limits.ts'
 import { online, watch } from './page-events.ts'
 import type { Token } from './token.ts'
 import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
-
-/** After a connection that held for this long, the back-off starts again. */
-const stableMs = 5_000
-/** So many connections without a welcome show that the server speaks another protocol. A single one may have been cut off. */
-const maxUnwelcomed = 3
 
 export interface ConnectorOptions extends AttemptOptions, Required<Pick<ConnectOptions, 'reconnect'>> {
   readonly urls: readonly string[]

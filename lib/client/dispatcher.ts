@@ -1,10 +1,9 @@
+import { maxCopies } from './limits.ts'
 import { fromPayload, type Frame } from './payload.ts'
 import { remember, type Positions } from './positions.ts'
 import { Roster } from './roster.ts'
 import type { JoinedFrame } from '../protocol/frames.ts'
 import type { ClientEvents } from './types.ts'
-
-const maxCopies = 1_000
 
 export interface DispatcherHost {
   tell<Name extends keyof ClientEvents> (name: Name, event: ClientEvents[Name]): void

@@ -1,9 +1,4 @@
-/** How long a connection may be quiet when the server does not say how often it pings. */
-const defaultIdleMs = 25_000
-const maxPongMs = 4_000
-
-/** The largest factor by which a connection gets more time than the first one. */
-export const maxPatience = 32
+import { defaultIdleMs, maxPongMs } from './limits.ts'
 
 /**
  * Notices a dead connection, for which TCP would take minutes. A page sees no protocol pings, so a ping of the framed protocol asks a

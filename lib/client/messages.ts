@@ -1,7 +1,7 @@
 import type { Contract, HasContract } from '../protocol/contract.ts'
-import { maxTimerMs } from './backoff.ts'
 import { ClientError } from './errors.ts'
 import { connect as connectPlain, type Client } from './index.ts'
+import { maxTimerMs } from './limits.ts'
 import type { Address, ConnectOptions, HistoryPage, HistoryQuery, Message } from './types.ts'
 
 export type { Client, ClientError } from './index.ts'
@@ -74,7 +74,9 @@ export class MessageClient<Agreed extends Contract = Contract> {
     name: Of,
     ...[data, { timeoutMs = 10_000, idempotent = false } = {}]: Arguments<Agreed['messages'][Of]['data'], [options?: RequestOptions]>
   ): Promise<Agreed['messages'][Of]['reply']> {
-    const sent = this.connection.send(encode(name, data, idempotent ? newKey() : undefined), { retry: idempotent })
+    // A key that no other message of this user has. Pages that are not served over TLS have no crypto.randomUUID.
+    const key = idempotent ? `${Math.random()}${Math.random()}` : undefined
+    const sent = this.connection.send(encode(name, data, key), { retry: idempotent })
     return new Promise((resolve, reject) => {
       const late = (): void => reject(new ClientError('TIMEOUT', `no answer to ${name} in time`))
       const timer = setTimeout(late, Math.min(timeoutMs, maxTimerMs))
@@ -145,11 +147,6 @@ export class MessageClient<Agreed extends Contract = Contract> {
       answer({ type: 'error', code, message })
     }
   }
-}
-
-/** Makes a key that no other message of this user has. Pages that are not served over TLS have no crypto.randomUUID. */
-function newKey (): string {
-  return `${Math.random()}${Math.random()}`
 }
 
 /** As docs/protocol.md says: JSON, or a line of JSON and bytes behind it. */

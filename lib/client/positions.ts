@@ -1,7 +1,5 @@
 import { maxResume, positionPattern, type HelloFrame } from '../protocol/frames.ts'
-
-/** How many of its latest positions a group remembers. */
-const remembered = 128
+import { maxRecent } from './limits.ts'
 
 interface Reader {
   position: string
@@ -33,7 +31,7 @@ export class Positions {
     this.#readers.set(group, reader)
     reader.position = position
     if (grant) reader.grant = grant
-    remember(reader.recent, position, remembered)
+    remember(reader.recent, position, maxRecent)
   }
 
   delete (group: string): void {

@@ -1,12 +1,8 @@
 import type { AckFrame, ClientFrame, HistoryFrame, JsonPayload, Payload, RequestFrame } from '../protocol/frames.ts'
 import { ClientError } from './errors.ts'
+import { maxSends, maxWindow } from './limits.ts'
 import { fromPayload } from './payload.ts'
 import type { Ack, ConnectOptions, SendOptions } from './types.ts'
-
-/** How many requests may be on the wire without an answer. A long queue that is sent at once would overflow the server's (1008). */
-const maxWindow = 100
-/** How often a message is sent at most: one that breaks the connection each time must not do so forever. */
-const maxSends = 5
 
 /** `error` says why the request failed: UNKNOWN_OUTCOME when the connection broke. */
 type Done = (error: ClientError | undefined, answer: Answer) => void

@@ -1,10 +1,6 @@
-import { maxTimerMs } from './backoff.ts'
 import { ClientError } from './errors.ts'
+import { maxLeadMs, maxTimerMs, minRefreshMs } from './limits.ts'
 import type { ConnectOptions, ExpiringToken } from './types.ts'
-
-/** A token is refreshed after four fifths of its time, but no earlier than this before its end. */
-const maxLeadMs = 30_000
-const minRefreshMs = 1_000
 
 export interface TokenHost {
   /** Sends a fresh token on the open connection, and calls `done` when the server answered. */
