@@ -1,4 +1,5 @@
 import t from 'tap'
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { backoffMs } from '../../lib/client/backoff.ts'
 import { maxBackoffMs, minBackoffMs } from '../../lib/client/limits.ts'
@@ -201,48 +202,52 @@ t.test('what was asked for on an earlier connection is not sent on this one', as
 })
 
 t.test('a quiet connection is asked, and is dead when it does not answer', async (t) => {
+  const time = fakeTime(t)
   const calls: string[] = []
   const liveness = new Liveness(50, () => calls.push('ping'), () => calls.push('dead'), 1, () => undefined)
   t.teardown(() => liveness.stop())
   for (let n = 0; n < 10; n++) {
-    await later(10)
+    time.pass(49)
     liveness.seen()
   }
   t.strictSame(calls, [], 'as long as something comes, nothing is asked')
-  await until(() => calls.length === 1)
+  time.pass(50)
+  t.strictSame(calls, ['ping'])
   liveness.probe()
   liveness.seen()
-  await until(() => calls.length === 2)
+  time.pass(50)
   t.strictSame(calls, ['ping', 'ping'])
-  await until(() => calls.length === 3)
-  t.equal(calls[2], 'dead')
+  time.pass(50)
+  t.strictSame(calls, ['ping', 'ping', 'dead'])
 })
 
 t.test('bytes that are still coming are waited for, and patience gives an answer more time', async (t) => {
+  const time = fakeTime(t)
   const calls: string[] = []
   let bytes = 0
   const liveness = new Liveness(20, () => calls.push('ping'), () => calls.push('dead'), 1, () => bytes)
-  const coming = setInterval(() => { bytes++ }, 2)
-  t.teardown(() => clearInterval(coming))
   t.teardown(() => liveness.stop())
-  await until(() => calls.length === 1)
-  await later(200)
+  time.pass(20)
+  for (let n = 0; n < 10; n++) {
+    bytes++
+    time.pass(20)
+  }
   t.strictSame(calls, ['ping'])
   t.equal(liveness.answered, false)
   liveness.seen()
   t.equal(liveness.answered, true)
-  await until(() => calls.length === 2)
-  clearInterval(coming)
-  await until(() => calls.length === 3)
-  t.equal(calls[2], 'dead')
+  time.pass(20)
+  t.strictSame(calls, ['ping', 'ping'])
+  time.pass(20)
+  t.strictSame(calls, ['ping', 'ping', 'dead'])
 
   const patient: string[] = []
   const other = new Liveness(20, () => patient.push('ping'), () => patient.push('dead'), 32, () => undefined)
   t.teardown(() => other.stop())
-  await until(() => patient.length === 1)
-  const askedAt = Date.now()
-  await until(() => patient.length === 2)
-  t.ok(Date.now() - askedAt >= 600)
+  time.pass(20 + 32 * 20 - 1)
+  t.strictSame(patient, ['ping'])
+  time.pass(1)
+  t.strictSame(patient, ['ping', 'dead'])
 })
 
 t.test('each connection that is lost before it answered at all gives the next one more time', async (t) => {
@@ -278,10 +283,19 @@ t.test('a connection that gives no sign of life is left, and another one opened 
 })
 
 t.test('a connection that answers its pings lives', async (t) => {
+  const time = fakeTime(t)
   const server = await scriptedServer(t, { welcome: { pingMs: 30 } })
   const { client } = recordedClient(t, server.url)
-  const peer = await server.peer(0)
-  await until(() => peer.frames.filter(({ type }) => type === 'ping').length >= 5)
+  const { ws, frames } = await server.peer(0)
+  await isOpen(client)
+  for (let pings = 1; pings <= 5; pings++) {
+    time.pass(30)
+    await until(() => frames.filter(({ type }) => type === 'ping').length === pings)
+    // Answered below the client, after all that the client has read: the pong before it, too.
+    const read = once(ws, 'pong')
+    ws.ping()
+    await read
+  }
   t.equal(client.state, 'open')
   t.equal(server.peers.length, 1)
 })
