@@ -15,6 +15,7 @@ import { fileURLToPath } from 'node:url'
 import { browserBinary } from './browser-binary.mjs'
 import { build } from './build.mjs'
 import { redisBinary } from './redis-binary.mjs'
+import { buildTestPrograms } from './test-programs.mjs'
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 
@@ -36,7 +37,7 @@ function finish ({ passed = 0, failed = 0, skipped = 0 }) {
 async function prepare () {
   // The example and the packaging tests import the package by its own name, and so get dist/.
   await build({ ifStale: true })
-  const env = { ...process.env, CHROMIUM_BIN: browserBinary() ?? '' }
+  const env = { ...process.env, CHROMIUM_BIN: browserBinary() ?? '', TEST_PROGRAMS: await buildTestPrograms(root) }
   try {
     env.REDIS_SERVER_BIN = redisBinary()
   } catch (err) {
