@@ -72,8 +72,8 @@ async function websocketGroups (app: FastifyInstance, raw: WebsocketGroupsOption
   sockets.watchUpgrades()
   app.addHook('onRoute', markRoute)
   app.addHook('onRequest', upgradeGuard(instance, sockets.othersUpgrade))
-  app.addHook('onRequest', precheckUpgrades(instance.gate))
-  admitUpgrades(app, instance.gate, instance.metrics.lines)
+  app.addHook('onRequest', precheckUpgrades(instance.gate, instance.metrics))
+  admitUpgrades(app, instance.gate, instance.metrics)
   const messages = makeWsMessages(instance)
   app.addHook('onReady', async () => {
     messages.compile()

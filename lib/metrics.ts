@@ -7,7 +7,7 @@ import { Traffic } from './metrics/traffic.ts'
 import type { AnyConnection, Tracing } from './types.ts'
 
 /** Counters of limits. Each count is also published on the diagnostics channel `limit`. */
-type Limit =
+export type Limit =
   'refusedAddressRate' | 'refusedAddressFull' | 'refusedUserFull' | 'refusedInstanceFull' | 'refusedUpgradeRate' | 'refusedBlocked' |
   'requestsDelayed' | 'messagesRefused' | 'streamsRefused' | 'groupsRefused' | 'newGroupsRefused' | 'storedBytesRefused' | 'pauses' |
   'stalledMessages' | 'queueOverflows' | 'slowConsumersClosed' | 'fragmentFloods'
@@ -149,16 +149,17 @@ export class Metrics {
   }
 
   /**
-   * A check of the service answered an upgrade with this status; without a status, the instance takes no connections now. Counts a request
-   * once: a check may fail after the shutdown refused its request. Limits count their own refusals.
+   * A limit refused an upgrade, or a check of the service answered it with this status; without a reason, the instance takes no connections
+   * now. Counts a request once: a check may fail, or find a limit reached, after the shutdown refused its request.
    */
-  upgradeRefused (request: object, statusCode?: number): void {
+  upgradeRefused (request: object, reason?: Limit | number): void {
     if (this.#refusedUpgrades.has(request)) return
     this.#refusedUpgrades.add(request)
     this.upgradesRefused++
-    if (statusCode === undefined) return
-    if (statusCode === 401) this.refusedUnauthorized++
-    else if (statusCode === 403) this.refusedForbidden++
+    if (reason === undefined) return
+    if (typeof reason === 'string') this.limitHit(reason)
+    else if (reason === 401) this.refusedUnauthorized++
+    else if (reason === 403) this.refusedForbidden++
     else this.refusedFailed++
   }
 

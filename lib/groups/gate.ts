@@ -1,7 +1,7 @@
 import type { Backplane } from '../backplane/backplane.ts'
 import { isOutage, type ErrorCode } from '../errors.ts'
 import { Admissions, type Admission } from '../connection/admissions.ts'
-import type { Metrics } from '../metrics.ts'
+import type { Limit, Metrics } from '../metrics.ts'
 import { readIdentity } from '../options/identity.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
 import type { ResolvedOptions } from '../options/resolve.ts'
@@ -20,6 +20,7 @@ const fullRetrySeconds = 10
 
 /** Why an upgrade is refused. */
 export interface Refusal {
+  readonly limit: Limit
   readonly code: ErrorCode
   readonly detail: string
   /** Left out when trying again does not help. */
@@ -67,8 +68,8 @@ export class Gate {
     if (address !== undefined && this.#addressRates !== undefined && this.#limited('upgradesPerAddress', address)) {
       const waitMs = this.#addressRates.take(address.key)
       if (waitMs > 0) {
-        this.#metrics.limitHit('refusedAddressRate')
-        return this.#refuse('WSG_RATE_LIMITED', 'upgrades of this address', Math.min(Math.ceil(waitMs / 1_000), maxRetryAfterSeconds))
+        const retryAfterSeconds = Math.min(Math.ceil(waitMs / 1_000), maxRetryAfterSeconds)
+        return { limit: 'refusedAddressRate', code: 'WSG_RATE_LIMITED', detail: 'upgrades of this address', retryAfterSeconds }
       }
     }
     return this.#full(address)
@@ -81,16 +82,12 @@ export class Gate {
    */
   admit (address: ClientAddress | undefined, identity: Identity | null): Admission | Refusal | Promise<Admission | Refusal> {
     const userId = identity === null ? undefined : readIdentity(identity, this.#options).userId
-    if (identity !== null && this.#blocks.covers(identity)) {
-      this.#metrics.limitHit('refusedBlocked')
-      return this.#refuse('WSG_BLOCKED', '')
-    }
+    if (identity !== null && this.#blocks.covers(identity)) return { limit: 'refusedBlocked', code: 'WSG_BLOCKED', detail: '' }
     const full = this.#full(address)
     if (full !== undefined) return full
     const waitSeconds = this.#bucket?.take() ?? 0
     if (waitSeconds > 0) {
-      this.#metrics.limitHit('refusedUpgradeRate')
-      return this.#refuse('WSG_REFUSED', 'too many at once', waitSeconds)
+      return { limit: 'refusedUpgradeRate', code: 'WSG_REFUSED', detail: 'too many at once', retryAfterSeconds: waitSeconds }
     }
     const counted = address !== undefined && this.#limited('connectionsPerAddress', address) ? address.key : ''
     const admission = this.#admissions.add(counted, userId)
@@ -107,8 +104,7 @@ export class Gate {
       throw error
     }
     this.leave(admission)
-    this.#metrics.limitHit('refusedUserFull')
-    return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this user', fullRetrySeconds)
+    return { limit: 'refusedUserFull', code: 'WSG_TOO_MANY_CONNECTIONS', detail: 'of this user', retryAfterSeconds: fullRetrySeconds }
   }
 
   /**
@@ -153,13 +149,12 @@ export class Gate {
   #full (address: ClientAddress | undefined): Refusal | undefined {
     const { connections, connectionsPerAddress } = this.#limits
     if (connections !== undefined && this.#admissions.total >= connections) {
-      this.#metrics.limitHit('refusedInstanceFull')
-      return this.#refuse('WSG_REFUSED', 'this instance has as many connections as it may', fullRetrySeconds)
+      const detail = 'this instance has as many connections as it may'
+      return { limit: 'refusedInstanceFull', code: 'WSG_REFUSED', detail, retryAfterSeconds: fullRetrySeconds }
     }
     if (connectionsPerAddress === undefined || address === undefined) return undefined
     if (this.#admissions.ofAddress(address.key) < connectionsPerAddress) return undefined
-    this.#metrics.limitHit('refusedAddressFull')
-    return this.#refuse('WSG_TOO_MANY_CONNECTIONS', 'of this address', fullRetrySeconds)
+    return { limit: 'refusedAddressFull', code: 'WSG_TOO_MANY_CONNECTIONS', detail: 'of this address', retryAfterSeconds: fullRetrySeconds }
   }
 
   /**
@@ -185,10 +180,5 @@ export class Gate {
 
   #limited (limit: 'connectionsPerAddress' | 'upgradesPerAddress', { isPrivate }: ClientAddress): boolean {
     return !isPrivate || this.#limits.explicit.has(limit)
-  }
-
-  #refuse (code: ErrorCode, detail: string, retryAfterSeconds?: number): Refusal {
-    this.#metrics.upgradesRefused++
-    return { code, detail, retryAfterSeconds }
   }
 }

@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandle
 import { hasCode, WebsocketGroupsError } from '../errors.ts'
 import { textToKeep } from '../kept-bytes.ts'
 import type { ClientAddress, Gate, Refusal } from '../groups/gate.ts'
-import type { BoundedLog } from '../logging.ts'
+import type { Metrics } from '../metrics.ts'
 import type { Admission } from '../connection/admissions.ts'
 import { isThenable } from '../connection/inbound/callback-results.ts'
 import { toError } from '../thrown.ts'
@@ -19,12 +19,12 @@ const fastifysHandler = 'defaultErrorHandler'
 const shortUrl = 512
 
 /** Makes the hook that judges upgrades first: how many of them their address asks for, and whether there is room at all. */
-export function precheckUpgrades (gate: Gate): onRequestHookHandler {
+export function precheckUpgrades (gate: Gate, metrics: Metrics): onRequestHookHandler {
   return (request, reply, done) => {
     if (!request.ws) return done()
     copyParams(request)
     const refusal = gate.precheck(addressOf(request))
-    done(refusal === undefined ? undefined : refused(reply, refusal))
+    done(refusal === undefined ? undefined : refused(request, reply, refusal, metrics))
   }
 }
 
@@ -42,10 +42,10 @@ function copyParams ({ raw: { url = '' }, params }: FastifyRequest): void {
  * Makes `Gate.admit` the last step before an upgrade, after all preHandlers of the route: only upgrades that have a route and passed
  * authentication count for the limits of connections.
  */
-export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedLog): void {
+export function admitUpgrades (app: FastifyInstance, gate: Gate, metrics: Metrics): void {
   /** Notes the admission for the handler. Returns the error, if there is one. */
   const enter = (request: FastifyRequest, reply: FastifyReply, admission: Admission | Refusal): Error | undefined => {
-    if ('code' in admission) return refused(reply, admission)
+    if ('code' in admission) return refused(request, reply, admission, metrics)
     const socket = reply.raw.socket
     if (socket === null || socket.destroyed) {
       gate.leave(admission)
@@ -67,7 +67,7 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, lines: BoundedL
   const failed = (request: FastifyRequest, thrown: unknown, status?: number): Error => {
     const error = toError(thrown)
     const answer = toAnswer(error, status)
-    if (answer !== error) lines.write(request.log, 'admission_failed', { err: error })
+    if (answer !== error) metrics.lines.write(request.log, 'admission_failed', { err: error })
     return answer
   }
   const admit: preHandlerHookHandler = (request, reply, done) => {
@@ -123,7 +123,10 @@ function addressOf (request: FastifyRequest): ClientAddress | undefined {
   return { key, isPrivate: isPrivateAddress(key) }
 }
 
-function refused (reply: FastifyReply, { code, detail, retryAfterSeconds }: Refusal): WebsocketGroupsError {
+function refused (
+  request: FastifyRequest, reply: FastifyReply, { limit, code, detail, retryAfterSeconds }: Refusal, metrics: Metrics
+): WebsocketGroupsError {
+  metrics.upgradeRefused(request.raw, limit)
   if (retryAfterSeconds !== undefined) reply.header('retry-after', retryAfterSeconds)
   return new WebsocketGroupsError(code, detail === '' ? undefined : detail)
 }

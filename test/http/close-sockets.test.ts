@@ -1,9 +1,10 @@
 import t, { type Test } from 'tap'
 import websocket from '@fastify/websocket'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, preHandlerHookHandler } from 'fastify'
 import { connect as connectTcp, type AddressInfo } from 'node:net'
 import websocketGroups, { type WebsocketGroupsOptions } from '../../plugin.ts'
 import { connect } from '../helpers/client.ts'
+import { FakeBackplane } from '../helpers/fakes.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { until } from '../helpers/until.ts'
 import { bareService, gate, service, type Service } from '../helpers/service.ts'
@@ -99,6 +100,34 @@ t.test('each upgrade that the shutdown refuses is counted once, also when its ch
   closing.open()
   await closed
   t.match(app.registry.stats(), { upgradesRefused: 4, refusedFailed: 0, refusedUnauthorized: 0 })
+  open.socket.destroy()
+})
+
+t.test('an upgrade that the shutdown refuses while its user is counted is counted once', async t => {
+  const backplane = new FakeBackplane()
+  let answer: ((elsewhere: number) => void) | undefined
+  backplane.onUser = async () => await new Promise(resolve => { answer = resolve })
+  const closing = gate()
+  const { app, url, close } = await start(t, app => {
+    const identify: preHandlerHookHandler = (request, _reply, done) => {
+      request.identity = { userId: 'ann' }
+      done()
+    }
+    app.get('/own', { websocket: true, preHandler: identify }, app.wsHandler({ onMessage () {} }))
+    app.get('/open', { websocket: true }, app.wsHandler({ onMessage () {}, onDisconnect: async () => await closing.opened }))
+  }, { backplane, redis: undefined })
+  const open = await says(t, url, upgradeHead('/open'))
+  await until(() => app.registry.count() === 1)
+  const client = await says(t, url, upgradeHead('/own'))
+  await until(() => answer !== undefined)
+  const closed = close()
+  t.match(await client.answers(1), /^HTTP\/1\.1 503 /)
+  answer?.(1_000)
+  await until(() => app.registry.stats().admitted === 0)
+  const refused = app.registry.metrics().upgrades_refused_total.values.filter(({ value }) => value > 0)
+  closing.open()
+  await closed
+  t.strictSame(refused, [{ labels: { reason: 'not_ready' }, value: 1 }])
   open.socket.destroy()
 })
 
