@@ -1,6 +1,7 @@
 // One instance of a system whose costs are measured, as a process: server.ts <system> <port> <redis URL> <text | binary>
 import { subscribe } from 'node:diagnostics_channel'
 import type { Socket } from 'node:net'
+import { setFlagsFromString } from 'node:v8'
 import { expose } from './child.ts'
 import { load, type SystemName } from '../systems/system.ts'
 import { LagMeter } from './lag.ts'
@@ -17,10 +18,15 @@ const instance = await system.serve(Number(port), redisUrl, { announce: true, bi
 const api = {
   lag: () => lag.read(),
   connections: () => instance.stats().connections ?? 0,
-  /** Collects garbage, so that what is measured is what is needed. */
+  /** Collects garbage and closes the gaps that it leaves, so that what is measured is what is needed. */
   heapBytes (): number {
-    if (bun === undefined) globalThis.gc?.()
-    else bun.gc(true)
+    if (bun === undefined) {
+      setFlagsFromString('--compact-on-every-full-gc')
+      globalThis.gc?.()
+      setFlagsFromString('--no-compact-on-every-full-gc')
+    } else {
+      bun.gc(true)
+    }
     return process.memoryUsage().heapUsed
   },
   /** Bytes that came from Redis; Bun does not tell. */

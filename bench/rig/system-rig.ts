@@ -29,13 +29,13 @@ export class SystemRig implements Rig {
     this.#publisher = publisher
   }
 
-  static async start (name: SystemName, { instances = 1, bystanders = 0, binary = false }: RigOptions): Promise<SystemRig> {
+  static async start (name: SystemName, { instances = 1, bystanders = 0, binary = false, v8 = [] }: RigOptions): Promise<SystemRig> {
     const redis = await startRedis()
     const env = { ...process.env, NODE_ENV: 'production' }
     // Bun runs TypeScript by itself, and speaks JSON alone with its parent.
     const runtime = name === 'bun'
       ? { execPath: bunBinary(), execArgv: [], serialization: 'json' as const, env }
-      : { execArgv: ['--expose-gc', '--import', 'tsx'], env }
+      : { execArgv: ['--expose-gc', ...v8, '--import', 'tsx'], env }
     const ports: number[] = []
     const servers: Array<Child<ServerApi>> = []
     for (let i = 0; i < instances + bystanders; i++) {
