@@ -1,4 +1,4 @@
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { DefaultIdentity, Limits, Metric, MetricsSnapshot, NumberMetric } from '../../plugin.ts'
@@ -8,10 +8,11 @@ import { CloseCodes } from '../../lib/metrics/close-codes.ts'
 import { Traffic } from '../../lib/metrics/traffic.ts'
 import { resolveLimits } from '../../lib/options/limits.ts'
 import { onEveryCluster, type TestInstance } from '../helpers/app.ts'
-import { connect, upgradeStatus } from '../helpers/client.ts'
+import { openFramed } from '../features/framed/framed-client.ts'
+import { connect, upgradeStatus, type ConnectOptions } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
-import { serve } from '../helpers/service.ts'
+import { serve, type Served } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
@@ -165,29 +166,66 @@ t.test('upgrades that authentication keeps out are told by reason', async (t) =>
   t.equal(registry.stats().upgradesRefused, 6, 'a request for a page is no upgrade')
 })
 
-/** What each of the default limits counts when it holds something up or keeps something out. */
-const limitMetrics: Readonly<Record<keyof Limits, readonly [metric: string, label: Readonly<Record<string, string>>]>> = {
-  connections: ['upgrades_refused_total', { reason: 'instance_full' }],
-  connectionsPerUser: ['upgrades_refused_total', { reason: 'user_full' }],
-  connectionsPerAddress: ['upgrades_refused_total', { reason: 'address_full' }],
-  upgradesPerAddress: ['upgrades_refused_total', { reason: 'address_rate' }],
-  messages: ['limit_hits_total', { limit: 'reading_paused' }],
-  bytes: ['limit_hits_total', { limit: 'reading_paused' }],
-  requests: ['limit_hits_total', { limit: 'requests' }],
-  replays: ['limit_hits_total', { limit: 'requests' }],
-  tokens: ['limit_hits_total', { limit: 'requests' }],
-  newGroupsPerMinute: ['limit_hits_total', { limit: 'new_groups' }],
-  presenceBytes: ['limit_hits_total', { limit: 'presence_entries' }],
-  queuedBytes: ['limit_hits_total', { limit: 'queued_messages' }],
-  storedBytes: ['limit_hits_total', { limit: 'stored_bytes' }],
-  bufferedBytes: ['limit_hits_total', { limit: 'buffered_bytes' }]
+type Hit = (t: Test, service: Served) => Promise<unknown>
+const rate = { perSecond: 1, burst: 1 }
+const bearer = (token: string): ConnectOptions => ({ headers: { authorization: `Bearer ${token}` } })
+const oneStaysOneComes: Hit = async (t, { url }) => {
+  await connect(t, `${url}/lobby`, bearer('ann')).opened
+  await connect(t, `${url}/lobby`, bearer('ann')).closed
+}
+const says = (...texts: readonly string[]): Hit => async (t, { url }) => {
+  const client = connect(t, `${url}/lobby`, bearer('ann'))
+  await client.opened
+  for (const text of texts) client.send(text)
+}
+const asks = (...frames: readonly object[]): Hit => async (t, { url }) => {
+  const client = await openFramed(t, `${url}/lobby`, { token: 'ann' })
+  for (const [id, frame] of frames.entries()) client.send({ id, ...frame })
+}
+const joinOf = (group: string): object => ({ type: 'join', group })
+
+/** For each limit: what a small one counts when it holds something up or keeps something out, and how it comes to that. */
+const limitMetrics: { readonly [Name in keyof Limits]-?: readonly [limit: Limits[Name], label: Readonly<Record<string, string>>, Hit] } = {
+  connections: [1, { reason: 'instance_full' }, oneStaysOneComes],
+  connectionsPerUser: [1, { reason: 'user_full' }, oneStaysOneComes],
+  connectionsPerAddress: [1, { reason: 'address_full' }, oneStaysOneComes],
+  upgradesPerAddress: [rate, { reason: 'address_rate' }, oneStaysOneComes],
+  messages: [rate, { limit: 'reading_paused' }, says('1', '2', '3')],
+  bytes: [rate, { limit: 'reading_paused' }, says('x'.repeat(5_000))],
+  requests: [rate, { limit: 'requests' }, asks(joinOf('a'), joinOf('b'), joinOf('c'))],
+  replays: [rate, { limit: 'requests' }, asks(...['a', 'b', 'c'].map(group => ({ ...joinOf(group), history: 1 })))],
+  tokens: [rate, { limit: 'requests' }, asks({ type: 'token', token: 'ann' }, { type: 'token', token: 'ann' })],
+  newGroupsPerMinute: [1, { limit: 'new_groups' }, asks(joinOf('a'), joinOf('b'))],
+  presenceBytes: [10, { limit: 'presence_entries' }, asks()],
+  queuedBytes: [1_000, { limit: 'reading_paused' }, says('slow', 'x'.repeat(50_000), 'x'.repeat(50_000))],
+  storedBytes: [rate, { limit: 'stored_bytes' }, says('1', '2'.repeat(1_000))],
+  bufferedBytes: [1_000, { limit: 'buffered_bytes' }, async (t, { url, registry }) => {
+    const client = connect(t, `${url}/lobby`, bearer('ann'))
+    await client.opened
+    client.ws.pause()
+    await until(() => registry.count() === 1)
+    const [connection] = registry.filter(() => true)
+    // The network takes some megabytes before anything waits here.
+    while (connection?.closed === false) connection.send(Buffer.alloc(1_000_000))
+  }]
 }
 
-t.test('every limit has a metric', async (t) => {
-  const { registry } = await serve(t, {}, () => {})
+t.test('every limit that is hit moves its metric', async t => {
   const { explicit: _, ...limits } = resolveLimits()
   t.strictSame(Object.keys(limitMetrics).sort(), Object.keys(limits).sort())
-  for (const [limit, [metric, labels]] of Object.entries(limitMetrics)) t.equal(valueOf(registry.metrics(), metric, labels), 0, limit)
+  for (const [name, [limit, label, hit]] of Object.entries(limitMetrics)) {
+    await t.test(name, async t => {
+      const served = await serve(t, { limits: { [name]: limit } }, app => {
+        if (name !== 'queuedBytes') return app.wsRoom('/:room', { mayJoin: () => true, presence: true })
+        app.get('/:room', { websocket: true }, app.wsHandler({ onMessage: async () => await new Promise(() => {}) }))
+      })
+      const metric = 'reason' in label ? 'upgrades_refused_total' : 'limit_hits_total'
+      const value = (): number | undefined => valueOf(served.registry.metrics(), metric, label)
+      t.equal(value(), 0)
+      await hit(t, served)
+      await until(() => (value() ?? 0) > 0, { what: `${metric} ${JSON.stringify(label)}` })
+    })
+  }
 })
 
 t.test('an event loop that is held up is seen', async (t) => {
