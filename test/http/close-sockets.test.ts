@@ -124,10 +124,10 @@ t.test('an upgrade that the shutdown refuses while its user is counted is counte
   t.match(await client.answers(1), /^HTTP\/1\.1 503 /)
   answer?.(1_000)
   await until(() => app.registry.stats().admitted === 0)
-  const refused = app.registry.metrics().upgrades_refused_total.values.filter(({ value }) => value > 0)
+  const { upgradesRefused, refusedUserFull } = app.registry.stats()
   closing.open()
   await closed
-  t.strictSame(refused, [{ labels: { reason: 'not_ready' }, value: 1 }])
+  t.strictSame({ upgradesRefused, refusedUserFull }, { upgradesRefused: 1, refusedUserFull: 0 })
   open.socket.destroy()
 })
 
