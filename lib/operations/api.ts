@@ -66,7 +66,11 @@ async function publish (registry: Registry, { to, data, base64, ...options }: Pu
 /** A string is sent as it is, any other value as JSON. @throws {WebsocketGroupsError} WSG_DATA_INVALID unless exactly one is given */
 function toData (data: unknown, base64: string | undefined): Data {
   if ((data === undefined) === (base64 === undefined)) throw new WebsocketGroupsError('WSG_DATA_INVALID', 'give either data or base64')
-  if (base64 !== undefined) return Buffer.from(base64, 'base64')
+  if (base64 !== undefined) {
+    // One character beyond whole groups of four is no byte: something was cut off.
+    if (base64.replace(/=+$/, '').length % 4 === 1) throw new WebsocketGroupsError('WSG_DATA_INVALID', 'base64 is cut off')
+    return Buffer.from(base64, 'base64')
+  }
   return typeof data === 'string' ? data : JSON.stringify(data)
 }
 

@@ -82,6 +82,8 @@ onEveryCluster(t, redis, 'services in other languages publish, read and disconne
     ['POST', '/publish', { to: { group: 'x' } }, 400, 'WSG_DATA_INVALID'],
     ['POST', '/publish', { to: { group: 'x' }, data: 1, base64: '' }, 400, 'WSG_DATA_INVALID'],
     ['POST', '/publish', { to: { group: 'x' }, base64: 'AP8?' }, 400, 'FST_ERR_VALIDATION'],
+    ['POST', '/publish', { to: { group: 'x' }, base64: 'AP8AA' }, 400, 'WSG_DATA_INVALID'],
+    ['GET', '/groups?cursor=%00', undefined, 400, 'FST_ERR_VALIDATION'],
     ['POST', '/publish', { to: { group: 'x\n' }, data: 1 }, 400, 'WSG_GROUP_NAME_INVALID'],
     ['POST', '/disconnect', { userId: 'ann', connectionId: y.id }, 400, 'FST_ERR_VALIDATION'],
     ['POST', '/disconnect', { userId: 'ann', code: 1 }, 400, 'WSG_CLOSE_CODE_INVALID'],

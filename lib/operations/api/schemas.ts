@@ -45,7 +45,10 @@ function oneOf (properties: Record<string, object>): object {
 }
 
 const target = oneOf({ group: name, groups: { type: 'array', items: name }, userId: name, all: { type: 'boolean', enum: [true] } })
-const list = { cursor: { ...text, description: 'the cursor of the page before' }, limit: { type: 'integer', minimum: 1, maximum: 10_000 } }
+const list = {
+  cursor: { ...text, pattern: '^[\\w-]+$', description: 'the cursor of the page before' },
+  limit: { type: 'integer', minimum: 1, maximum: 10_000 }
+}
 const params = exactly({ group: name })
 
 const message = {
