@@ -32,6 +32,25 @@ t.test('a membership key that was evicted or deleted is written anew by the next
   t.strictSame(await redis.keys(), [])
 })
 
+t.test('a membership key that another program overwrote with another type is written anew by the next beat', async t => {
+  const redis = await startRedis(t)
+  const [a, b] = [await new Local({ redis: redis.url, leaseMs }).start(t), await new Local({ redis: redis.url, leaseMs }).start(t)]
+  for (const local of [a, b]) for (let n = 0; n < 3; n++) await local.join('quiet', `${local.instanceId}.${n}`)
+  const kinds = { 'wsg:{0}:r:quiet': 'hash', [`wsg:{0}:m:quiet:${a.instanceId}`]: 'hash', [`wsg:{0}:i:${a.instanceId}`]: 'set' }
+  const overwrite = async (key: string): Promise<void> => { await redis.admin.multi().del(key).rpush(key, 'not ours').exec() }
+  for (const [key, kind] of Object.entries(kinds)) {
+    await overwrite(key)
+    await until(async () => await redis.admin.type(key) === kind, { timeoutMs: 10_000, what: `${key} to be a ${kind}` })
+    await until(async () => await a.backplane.count('quiet') === 6, { timeoutMs: 10_000, what: `6 to be counted after ${key}` })
+    t.equal((await a.backplane.members('quiet')).length, 6)
+  }
+  for (const key of Object.keys(kinds)) await overwrite(key)
+  await a.join('quiet', `${a.instanceId}.3`)
+  await until(async () => await a.backplane.count('quiet') === 7, { timeoutMs: 10_000, what: '7 to be counted after a join' })
+  await Promise.all([a.backplane.close(), b.backplane.close()])
+  t.strictSame(await redis.keys(), [])
+})
+
 t.test('a record of a member that another program overwrote costs nobody the list of members', async t => {
   const redis = await startRedis(t)
   const local = await new Local({ redis: redis.url, leaseMs }).start(t)
@@ -79,6 +98,20 @@ t.test('members of an instance that nobody knows are removed by one with more gr
     await redis.admin.hset(`wsg:{0}:r:${group}`, { '#': 3, unknown: 2 })
     await until(async () => await local.backplane.count(group) === 1, { timeoutMs: 20_000, what: `1 member of ${group} to be counted` })
   }
+})
+
+t.test('members of an instance that died go, too, when another program overwrote its index and counts with another type', async t => {
+  const redis = await startRedis(t)
+  const survivor = await new Local({ redis: redis.url, leaseMs }).start(t)
+  const victim = await startProcess(t, { redisUrl: redis.url, options: { leaseMs } })
+  await crowd(t, victim.port, ['alone'])
+  await until(async () => await survivor.backplane.count('alone') === 1)
+  await victim.kill()
+  for (const key of ['wsg:{0}:r:alone', `wsg:{0}:i:${victim.id}`]) await redis.admin.set(key, 'not ours')
+  await until(async () => await redis.admin.exists(`wsg:{0}:m:alone:${victim.id}`, 'wsg:{0}:r:alone', `wsg:{0}:i:${victim.id}`) === 0, {
+    timeoutMs: 20 * leaseMs, what: 'nothing to be left of it'
+  })
+  t.equal(await survivor.backplane.count('alone'), 0)
 })
 
 for (const lost of ['index', 'leases', 'records', 'index and records', 'index, records and leases'] as const) {

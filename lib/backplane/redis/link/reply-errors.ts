@@ -13,6 +13,11 @@ export function isUnknownScript ({ message }: Error): boolean {
   return message.startsWith('NOSCRIPT') || /^NOPERM.*'evalsha'|^ERR unknown command '?`?evalsha/i.test(message)
 }
 
+/** Whether a key holds something else than this product keeps in it: another program wrote it. */
+export function isWrongType (error: unknown): boolean {
+  return error instanceof Error && error.message.includes('WRONGTYPE')
+}
+
 /** Whether Redis answered, with an error. */
 export function isReply (error: Error): boolean {
   return error.name === 'ReplyError'

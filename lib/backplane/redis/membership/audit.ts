@@ -2,6 +2,7 @@ import { logEvent } from '../../../logging.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
+import { isWrongType } from '../link/reply-errors.ts'
 import { luaInteger, Script } from '../link/script.ts'
 import { safetyTtlMs } from './scripts.ts'
 
@@ -66,7 +67,7 @@ redis.call('UNLINK', KEYS[1])
 return members
 `)
 
-/** Finds memberships that Redis lost by itself: keys that were evicted or deleted. */
+/** Finds memberships that Redis lost by itself: keys that were evicted or deleted, or that another program overwrote. */
 export class Audit {
   readonly #link: Link
   readonly #keys: Keys
@@ -102,13 +103,16 @@ export class Audit {
       this.#suspects = this.#newSuspects
       this.#newSuspects = new Set()
     }
+    const groups = this.#left.splice(0, groupsPerBeat)
     try {
-      const first = await this.#differing(this.#left.splice(0, groupsPerBeat), generation, changing)
+      const first = await this.#differing(groups, generation, changing)
       if (first.length === 0) return []
       // A connection is in its group in the hub a moment before its membership is handed over to be written.
       await new Promise<void>(resolve => { setTimeout(resolve, secondLookMs) })
       return await this.#differing(first, generation, changing)
     } catch (error) {
+      // Another program wrote one of their keys: whoever writes them anew finds which.
+      if (isWrongType(error)) return groups
       this.#local.log.debug({ err: error }, 'memberships could not be compared with what is stored')
       return []
     }

@@ -3,8 +3,9 @@ import type { Member } from '../../../types.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
+import { isWrongType } from '../link/reply-errors.ts'
 import { encodeMember } from './records.ts'
-import { reap, safetyTtlMs, syncMembers } from './scripts.ts'
+import { reap, removeForeign, safetyTtlMs, syncMembers } from './scripts.ts'
 
 const changesPerCall = 500
 const groupsPerCall = 100
@@ -62,7 +63,9 @@ export class MemberStore {
   /** The groups in which Redis has members of this instance. */
   async groups (): Promise<string[]> {
     const index = this.#keys.index(this.#local.instanceId)
-    const names = await this.#link.bulk.read(async () => await this.#link.runBulk(async redis => await redis.smembers(index)), sizeOf, true)
+    const names = await this.#mending(this.#local.instanceId, [], async () => {
+      return await this.#link.bulk.read(async () => await this.#link.runBulk(async redis => await redis.smembers(index)), sizeOf, true)
+    })
     return names.filter(name => name !== '')
   }
 
@@ -70,9 +73,9 @@ export class MemberStore {
   async groupsWithOtherCount (groups: readonly string[]): Promise<Set<string>> {
     if (groups.length === 0) return new Set()
     const { instanceId } = this.#local
-    const stored = await this.#link.run(async redis => {
+    const stored = await this.#mending(instanceId, groups, async () => await this.#link.run(async redis => {
       return await Promise.all(groups.map(async group => await redis.hget(this.#keys.counts(group), instanceId)))
-    })
+    }))
     return new Set(groups.filter((group, index) => Number(stored[index] ?? 0) !== [...this.#local.memberIds(group)].length))
   }
 
@@ -97,10 +100,10 @@ export class MemberStore {
   async rewrite (generation: number, groups: readonly string[]): Promise<boolean> {
     const { instanceId } = this.#local
     const { bulk } = this.#link
-    const stored = await Promise.all(groups.map(async group => {
+    const stored = await this.#mending(instanceId, groups, async () => await Promise.all(groups.map(async group => {
       const key = this.#keys.members(group, instanceId)
       return await bulk.read(async () => await this.#link.runBulk(async redis => await redis.hkeys(key)), sizeOf)
-    }))
+    })))
     const ids = (group: string, index: number): Set<string> => new Set([...stored[index] ?? [], ...this.#local.memberIds(group)])
     return await this.write(generation, groups.map((group, index) => [group, ids(group, index)]))
   }
@@ -111,13 +114,15 @@ export class MemberStore {
     const index = this.#keys.index(instanceId)
     let cursor = '0'
     for (;;) {
-      const [next, names] = await this.#link.run(async redis => await redis.sscan(index, cursor, 'COUNT', groupsPerReap))
+      const [next, names] = await this.#mending(instanceId, [], async () => {
+        return await this.#link.run(async redis => await redis.sscan(index, cursor, 'COUNT', groupsPerReap))
+      })
       cursor = next
       const listed = names.filter(name => name !== '')
       const hashes = listed.flatMap(group => [this.#keys.counts(group), this.#keys.members(group, instanceId)])
-      const [left = 0, members = 0, groups = 0, whole = 0] = await this.#link.script(
+      const [left = 0, members = 0, groups = 0, whole = 0] = await this.#mending(instanceId, listed, async () => await this.#link.script(
         reap, [index, this.#keys.generations, ...hashes], [instanceId, generation, ...listed]
-      ) as number[]
+      )) as number[]
       if (instanceId === this.#local.instanceId) this.#answeredAt = performance.now()
       removed.groups += groups
       removed.members += members
@@ -175,7 +180,9 @@ export class MemberStore {
     const { connection } = this.#link
     let stored: unknown
     try {
-      stored = await this.#link.script(syncMembers, keys, [instanceId, generation, safetyTtlMs, ...changes])
+      stored = await this.#mending(instanceId, groups.map(({ group }) => group), async () => {
+        return await this.#link.script(syncMembers, keys, [instanceId, generation, safetyTtlMs, ...changes])
+      })
     } catch (error) {
       if (hasCode(error, 'WSG_TIMEOUT')) this.#unsettled = { connection, generation }
       throw error
@@ -184,6 +191,21 @@ export class MemberStore {
     // Redis did everything that was sent earlier on the same connection before this call.
     if (this.#unsettled?.connection === connection) this.#unsettled = undefined
     return stored !== -1
+  }
+
+  /**
+   * Runs `call`. If it fails because another program overwrote the index or a key of these groups, that key is removed, so that it counts
+   * as lost, and `call` runs once more.
+   */
+  async #mending<Answer> (instanceId: string, groups: readonly string[], call: () => Promise<Answer>): Promise<Answer> {
+    try {
+      return await call()
+    } catch (error) {
+      if (!isWrongType(error)) throw error
+      const hashes = groups.flatMap(group => [this.#keys.members(group, instanceId), this.#keys.counts(group)])
+      await this.#link.script(removeForeign, [this.#keys.index(instanceId), ...hashes], [])
+      return await call()
+    }
   }
 }
 
