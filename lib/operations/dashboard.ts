@@ -3,6 +3,7 @@ import fp from 'fastify-plugin'
 import { createHash, randomBytes } from 'node:crypto'
 import { WebsocketGroupsError } from '../errors.ts'
 import { aFunction, checkOptions, integer, invalid, type Rule } from '../options/rules.ts'
+import { CloseCode } from '../protocol/close-codes.ts'
 import type {} from '../route-types.ts'
 import { notStored } from './not-stored.ts'
 import { addActions, type Allow } from './dashboard/actions.ts'
@@ -29,13 +30,19 @@ export interface GroupsDashboardOptions {
   readonly key?: string | undefined
   /** Milliseconds between reports while somebody looks, or 10 for each instance if that is more. @default 2_000 */
   readonly everyMs?: number | undefined
+  /**
+   * How long a socket of the page may be open (milliseconds). Then the page opens another one, for which `auth` is asked again: after this
+   * time at the latest, whoever lost the permission sees nothing new. @default 60_000
+   */
+  readonly authEveryMs?: number | undefined
 }
 
 const rules = {
   auth: aFunction,
   allow: aFunction,
   key: { allowed: 'a string of at least 16 characters', accepts: value => typeof value === 'string' && value.length >= 16, secret: 'all' },
-  everyMs: integer(100, 10_000, 'ms')
+  everyMs: integer(100, 10_000, 'ms'),
+  authEveryMs: integer(1_000, 3_600_000, 'ms')
 } as const satisfies Record<keyof GroupsDashboardOptions, Rule>
 
 const headers = {
@@ -47,7 +54,7 @@ const headers = {
 
 async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOptions): Promise<void> {
   checkOptions(options, rules, 'groupsDashboard.', ['prefix', 'logLevel', 'logSerializers'])
-  const { auth, allow, key, everyMs = 2_000 } = options
+  const { auth, allow, key, everyMs = 2_000, authEveryMs = 60_000 } = options
   if (typeof auth !== 'function') throw invalid('groupsDashboard needs `auth`: a hook that refuses everyone who may not see it')
   const { registry } = app
   const reporter = new Reporter(registry)
@@ -68,7 +75,11 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
     '/dashboard.js', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/javascript; charset=utf-8').send(js)
   )
   app.get('/live', { websocket: true, preHandler }, app.wsHandler({
-    onConnect (connection) { watch.add(connection) },
+    onConnect (connection) {
+      watch.add(connection)
+      const ends = setTimeout(() => connection.close(CloseCode.ServiceRestart, 'auth is asked again'), authEveryMs).unref()
+      connection.signal.addEventListener('abort', () => clearTimeout(ends))
+    },
     onMessage (connection, data) { if (typeof data === 'string') watch.turn(connection, data) },
     onDisconnect (connection) { watch.remove(connection) }
   }))

@@ -18,10 +18,17 @@ interface Start {
   readonly withKey?: boolean
   readonly everyMs?: number
   readonly allow?: GroupsDashboardOptions['allow']
+  readonly auth?: GroupsDashboardOptions['auth']
+  readonly authEveryMs?: number
+}
+
+const onlyWithLogin: GroupsDashboardOptions['auth'] = async (request, reply) => {
+  if (request.headers.authorization !== login) return await reply.code(401).header('www-authenticate', 'Basic').send()
 }
 
 async function start (
-  t: Test, cluster: ReturnType<typeof memoryCluster>, instanceLabel: string, { withKey = true, everyMs = 100, allow }: Start = {}
+  t: Test, cluster: ReturnType<typeof memoryCluster>, instanceLabel: string,
+  { withKey = true, everyMs = 100, allow, auth = onlyWithLogin, authEveryMs }: Start = {}
 ): Promise<Served> {
   return await serve(t, { backplane: cluster.backplane(), instanceLabel, memberInfo, log: { maxMessages: 100, ttlMs: 60_000 } }, app => {
     app.wsRoom('/ws/:room', { auth: { required: false }, group: ({ room }) => room })
@@ -29,10 +36,9 @@ async function start (
       prefix: '/admin/realtime',
       everyMs,
       ...(withKey ? { key } : {}),
-      ...(allow === undefined ? {} : { allow }),
-      auth: async (request, reply) => {
-        if (request.headers.authorization !== login) return await reply.code(401).header('www-authenticate', 'Basic').send()
-      }
+      allow,
+      authEveryMs,
+      auth
     })
   })
 }
@@ -48,7 +54,8 @@ interface Frame {
 }
 
 t.test('without auth an application does not start, nor with wrong options', async (t) => {
-  for (const options of [{}, { auth: true }, { auth: async () => {}, key: 'short' }, { auth: async () => {}, everyMs: 1 }]) {
+  const auth = async (): Promise<void> => {}
+  for (const options of [{}, { auth: true }, { auth, key: 'short' }, { auth, everyMs: 1 }, { auth, authEveryMs: 1 }]) {
     const { app } = await service(t)
     await t.rejects(async () => await app.register(groupsDashboard, options as never), { code: 'WSG_OPTION_INVALID' })
   }
@@ -358,6 +365,38 @@ t.test('in Chromium it shows the cluster, narrow and wide, light and dark', {
   await cut.routeWebSocket(/live$/, socket => { void socket.close() })
   await cut.goto(`${b.url.replace('ws:', 'http:')}/admin/realtime/`)
   await cut.getByText('Cannot connect, and tries again').waitFor()
+})
+
+t.test('a page that is open is let in anew again and again, and sees nothing new without the permission', {
+  skip: executablePath === undefined && 'there is no Chromium'
+}, async (t) => {
+  let mayLook = true
+  let asked = 0
+  const a = await start(t, memoryCluster(), 'a', {
+    authEveryMs: 1_000,
+    auth: async (request, reply) => {
+      if (request.ws) asked++
+      if (!mayLook) return await reply.code(403).send()
+    }
+  })
+  const viewer = connect(t, `${a.url}/admin/realtime/live`)
+  t.equal((await viewer.closed).code, 1012)
+  const browser: Browser = await chromium.launch({ executablePath: executablePath ?? '', args: ['--no-sandbox', '--disable-gpu'] })
+  t.teardown(async () => await browser.close())
+  const page = await browser.newPage()
+  const shown: string[] = []
+  await page.exposeFunction('shown', (text: string) => shown.push(text))
+  await page.addInitScript(`addEventListener('DOMContentLoaded', () => {
+    const link = document.getElementById('link')
+    new MutationObserver(() => shown(link.textContent)).observe(link, { childList: true })
+  })`)
+  const before = asked
+  await page.goto(`${a.url.replace('ws:', 'http:')}/admin/realtime/`)
+  await until(() => asked >= before + 3)
+  t.strictSame([...new Set(shown)], ['Live, every 0.1 s'], 'nobody sees that')
+  mayLook = false
+  await page.locator('#link', { hasText: /^Not connected since/ }).waitFor()
+  t.equal(a.registry.count(), 0)
 })
 
 /** Keeps the screenshots where SCREENSHOTS says. */

@@ -8,6 +8,7 @@ ${details}
 const perPage = ${instancesPerPage}
 const points = new Map()
 let socket
+let lostAt = 0
 let latest
 let latestAt = 0
 
@@ -168,9 +169,13 @@ function connect () {
     check()
     if (chosen() && Date.now() - shownAt > 4000) void detail()
   }
-  socket.onclose = () => {
-    if (opened) byId('link').textContent = 'Not connected since ' + time(Date.now()) + ': what you see is from before'
-    else if (latestAt === 0) byId('link').textContent = 'Cannot connect, and tries again'
+  socket.onclose = ({ code }) => {
+    if (opened) lostAt = Date.now()
+    // The server wants to know again whether this page may look.
+    if (opened && code === 1012) return connect()
+    byId('link').textContent = lostAt === 0
+      ? 'Cannot connect, and tries again'
+      : 'Not connected since ' + time(lostAt) + ': what you see is from before'
     byId('link').className = 'bad'
     document.body.classList.add('old')
     setTimeout(connect, 1000 + Math.random() * 2000)
