@@ -92,7 +92,7 @@ t.test('who does not answer twice is silent for a minute; who closed is gone', a
   now += 2_000
   overview.take([report(1)], 1)
   t.strictSame(states(), ['id-2 silent', 'id-1 up'])
-  t.equal(overview.rows(firstPage).rows[0]?.silentMs, 4_000)
+  t.equal(overview.rows(firstPage).rows[0]?.stateMs, 4_000)
   t.strictSame(overview.summary().problems, ['eu-0002 is silent: hung, stopped, or cut off from Redis'])
   t.equal(overview.summary().totals.connections, 1, 'what it had does not count')
   now += 60_000
@@ -101,6 +101,19 @@ t.test('who does not answer twice is silent for a minute; who closed is gone', a
   t.match(overview.summary().problems, [/^no report from 1: /], 'it takes messages still')
   overview.take([report(1), report(2)], 0)
   t.strictSame(states(), ['id-1 up', 'id-2 up'])
+})
+
+t.test('clocks of instances that differ make nobody younger or older', async (t) => {
+  let now = 1_000_000
+  const overview = new Overview(() => now)
+  const changes = { startedAt: -50_000, since: -20_000 }
+  const ahead = 90_000
+  overview.take([
+    report(1, { now: 0, ...changes }), report(2, { now: ahead, startedAt: ahead - 50_000, since: ahead - 20_000 }),
+    report(3, { startedAt: now - 50_000, since: now - 20_000 })
+  ], 0)
+  now += 3_000
+  t.strictSame(overview.rows(firstPage).rows.map(({ stateMs, upMs }) => [stateMs, upMs]), Array.from({ length: 3 }, () => [23_000, 53_000]))
 })
 
 t.test('what another version answers is passed over', async (t) => {

@@ -40,11 +40,12 @@ const table = (names, rows, className) => {
 }
 const number = value => Math.round(value).toLocaleString('en')
 const ms = seconds => seconds === null ? '–' : seconds * 1000 < 10 ? (seconds * 1000).toFixed(1) + ' ms' : number(seconds * 1000) + ' ms'
-const since = at => {
-  const s = Math.max(0, Math.round((Date.now() - at) / 1000))
+const lasting = ms => {
+  const s = Math.max(0, Math.round(ms / 1000))
   if (s < 120) return s + ' s'
   if (s < 7200) return Math.round(s / 60) + ' min'
   return s < 172800 ? Math.round(s / 3600) + ' h' : Math.round(s / 86400) + ' d'
 }
+const since = at => lasting(Date.now() - at)
 const time = at => new Date(at).toLocaleTimeString('en-GB')
 `

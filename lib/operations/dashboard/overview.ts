@@ -37,7 +37,7 @@ interface Seen {
 }
 
 const inRows = [
-  'id', 'label', 'since', 'startedAt', 'version', 'node', 'backplane', 'connections', 'groups', 'slow', 'lagP99', 'load', 'memory', 'redis'
+  'id', 'label', 'version', 'node', 'backplane', 'connections', 'groups', 'slow', 'lagP99', 'load', 'memory', 'redis'
 ] as const satisfies ReadonlyArray<keyof Report>
 
 /** One row of the list of instances. */
@@ -45,8 +45,10 @@ interface Row extends Pick<Report, (typeof inRows)[number]> {
   readonly state: State
   /** The first of its problems, if it has one. */
   readonly problem: string | null
-  /** How long ago the instance last answered (milliseconds). */
-  readonly silentMs: number
+  /** For how long it has been in this state; if it is silent, how long ago it last answered (milliseconds). */
+  readonly stateMs: number
+  /** For how long it has been running (milliseconds). */
+  readonly upMs: number
 }
 
 /** What all pages are shown, apart from the list of instances. */
@@ -131,8 +133,18 @@ export class Overview {
   }
 
   #row (one: Seen): Row {
-    const told = Object.fromEntries(inRows.map(name => [name, one.report[name]])) as Pick<Report, (typeof inRows)[number]>
-    return { ...told, state: stateOf(one), problem: one.report.problems[0] ?? null, silentMs: this.#now() - one.seenAt }
+    const { report, seenAt } = one
+    const told = Object.fromEntries(inRows.map(name => [name, report[name]])) as Pick<Report, (typeof inRows)[number]>
+    const silentMs = this.#now() - seenAt
+    // Clocks differ: the times of a report are compared with its own clock alone. Older versions did not tell it.
+    const ageOf = (at: number): number => (report.now ?? seenAt) - at + silentMs
+    return {
+      ...told,
+      state: stateOf(one),
+      problem: report.problems[0] ?? null,
+      stateMs: isSilent(one) ? silentMs : ageOf(report.since),
+      upMs: ageOf(report.startedAt)
+    }
   }
 }
 

@@ -46,6 +46,8 @@ export type Counted = ReadonlyArray<readonly [string, number]>
 export interface Report extends Omit<Description, 'health' | 'options'>, Pick<Health, 'status' | 'since' | 'backplane' | 'problems'> {
   readonly id: string
   readonly label: string | null
+  /** The time on the instance's clock, which `since`, `startedAt` and the times of events are on, too. */
+  readonly now?: number | undefined
   readonly connections: number
   readonly groups: number
   readonly slow: number
@@ -129,6 +131,7 @@ export class Reporter {
       id: health.instanceId,
       label: typeof options.instanceLabel === 'string' ? options.instanceLabel : null,
       ...versions,
+      now: Date.now(),
       status: health.status,
       since: health.since,
       backplane: health.backplane,

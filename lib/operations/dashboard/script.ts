@@ -55,10 +55,10 @@ function instance (one) {
   const made = element('tr')
   const name = element('th', one.label ?? one.id)
   name.scope = 'row'
-  name.append(element('small', (one.label ? one.id + ' · ' : '') + one.version + ' · Node ' + one.node + ' · up ' + since(one.startedAt)))
+  name.append(element('small', (one.label ? one.id + ' · ' : '') + one.version + ' · Node ' + one.node + ' · up ' + lasting(one.upMs)))
   const well = one.state === 'up' && !one.problem
   const silent = one.state === 'silent'
-  const state = one.state + ' for ' + since(silent ? Date.now() - one.silentMs : one.since)
+  const state = one.state + ' for ' + lasting(one.stateMs)
   if (silent) made.className = 'quiet'
   made.append(
     name,
