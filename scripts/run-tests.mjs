@@ -1,10 +1,14 @@
-// What `npm test` runs: builds dist/ when it is stale, finds a Redis and a browser, runs tap and prints one line a file,
-// everything about the files that failed, the slowest files, and as the very last line the totals:
+// What `npm test` runs: builds dist/ when it is stale, finds a Redis and a browser, runs the test files and prints one line
+// for each, everything about those that failed, the slowest ones, and as the very last line the totals:
 //
 //   128 passed, 0 failed
 //   128 passed, 0 failed, 2 skipped
 //
-// Arguments go to tap; a folder stands for the tests in it: npm test -- test/unit --jobs=1
+// A folder stands for the tests in it: npm test -- test/unit --jobs=1
+//
+// A file that uses tap reports by itself. tap's command would load a compiler and a tracer of modules into each of them,
+// for half of the CPU time that a file takes to start; it runs them when there are other options than --jobs, as for
+// coverage.
 // With CI set, a skipped test fails: there, the browser and the proxy have to be installed.
 import { spawn } from 'node:child_process'
 import { readdirSync, statSync } from 'node:fs'
@@ -21,8 +25,10 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..')
 
 /** Most files wait more than they compute: for a lease to run out, for a link to come back. */
 const jobs = 3 * availableParallelism()
-/** These files wait most. Two calls of tap at the same time, one for them and one for the rest, keep all cores busy until the end. */
+/** These files wait most. Some of them at any time, beside others, keep all cores busy until the end. */
 const waiting = /^test[/\\]faults[/\\]/
+/** As in .taprc. */
+const timeoutSeconds = 300
 
 function finish ({ passed = 0, failed = 0, skipped = 0 }) {
   if (process.env.CI && skipped > 0) {
@@ -48,36 +54,55 @@ async function prepare () {
   return env
 }
 
-/**
- * Reads tap's raw report. Per file: the nested lines, then at the margin `ok 3 - test/x.test.ts # time=…`.
- * tap's own totals leave out a file that was killed, timed out, or failed before its first assertion: those count as one failure.
- */
-function reader () {
+/** What the files reported so far. */
+class Results {
+  passed = 0
+  failed = 0
+  skipped = 0
+  times = []
+
+  /** Prints how a file ended; of one that failed, everything but what passed. `block`: the lines of its report. */
+  file (name, isGood, note, block) {
+    console.log(`${isGood ? /^SKIP/i.test(note) ? 'skip' : 'ok  ' : 'FAIL'}  ${name}${note && `  (${note.replace(/^time=/, '')})`}`)
+    this.times.push([Number(/^time=([\d.]+)ms/.exec(note)?.[1] ?? 0), name])
+    if (isGood) {
+      for (const line of block) if (/# (SKIP|TODO)/i.test(line)) console.log(`        ${line.trim()}`)
+      return
+    }
+    // A file that was killed, timed out, or failed before its first assertion counts as one failure.
+    if (!block.some(line => /^\s*not ok /.test(line) && !/# (TODO|SKIP)/i.test(line))) this.failed++
+    for (const line of block) if (!/^\s*(ok \d|\d+\.\.\d+|$)/.test(line)) console.log(line)
+  }
+
+  /** `line`: as `# { total: 3, pass: 2, fail: 1 }` */
+  add (line) {
+    const count = name => Number(new RegExp(`\\b${name}: (\\d+)`).exec(line)?.[1] ?? 0)
+    this.passed += count('pass')
+    this.failed += count('fail')
+    this.skipped += count('skip') + count('todo')
+  }
+}
+
+const isTotals = line => line.startsWith('# {')
+/** Tells nothing that the line of the file does not tell. */
+const isNoise = line => /^(# Subtest: |TAP version |\d+\.\.\d+$|# time=)/.test(line)
+
+/** Reads the report of tap's command. Per file: the nested lines, then at the margin `ok 3 - test/x.test.ts # time=…`. */
+function reader (results) {
   let block = []
-  let silentFailures = 0
-  const times = []
   let totals = ''
   let inDiagnostics = false // the YAML that follows a failed file at the margin
   return {
     line (line) {
       const file = /^(not )?ok \d+(?: - (.*?))?(?: # (.*))?$/.exec(line)
       if (file) {
-        const [, bad, name, note] = file
-        console.log(
-          `${bad ? 'FAIL' : /^SKIP/i.test(note ?? '') ? 'skip' : 'ok  '}  ${name}${note ? `  (${note.replace(/^time=/, '')})` : ''}`
-        )
-        times.push([Number(/^time=([\d.]+)ms/.exec(note ?? '')?.[1] ?? 0), name])
-        if (bad) {
-          if (!block.some(nested => /^\s+not ok /.test(nested) && !/# (TODO|SKIP)/i.test(nested))) silentFailures++
-          for (const nested of block) if (!/^\s*(ok \d|\d+\.\.\d+|$)/.test(nested)) console.log(nested)
-        } else {
-          for (const nested of block) if (/# (SKIP|TODO)/i.test(nested)) console.log(`        ${nested.trim()}`)
-        }
+        const [, bad, name, note = ''] = file
+        results.file(name, !bad, note, block)
         block = []
-      } else if (line.startsWith('# {')) {
+      } else if (isTotals(line)) {
         totals = line
-      } else if (/^(# Subtest: |TAP version |\d+\.\.\d+$|# time=)/.test(line)) {
-        // tells nothing that the line of the file does not tell
+      } else if (isNoise(line)) {
+        // nothing to tell
       } else if (/^ {2}(---|\.\.\.)$/.test(line) || inDiagnostics || totals || /^(#|Bail out)/.test(line)) {
         if (/^ {2}(---|\.\.\.)$/.test(line)) inDiagnostics = line.endsWith('---')
         // print how a failed file ended, but not its command line and environment
@@ -86,17 +111,10 @@ function reader () {
         block.push(line)
       }
     },
-    totals (exitCode) {
+    end (code) {
       for (const line of block) console.log(line) // a file that never ended
-      const count = name => Number(new RegExp(`\\b${name}: (\\d+)`).exec(totals)?.[1] ?? 0)
-      const passed = count('pass')
-      const failed = count('fail') + silentFailures
-      return {
-        passed,
-        failed: failed === 0 && (exitCode !== 0 || passed === 0) ? 1 : failed,
-        skipped: count('skip') + count('todo'),
-        times
-      }
+      results.add(totals)
+      if (results.failed === 0 && (code !== 0 || results.passed === 0)) results.failed = 1
     }
   }
 }
@@ -111,34 +129,71 @@ function filesOf (names) {
     .flatMap(name => statSync(name, { throwIfNoEntry: false })?.isDirectory() ? testsIn(name) : [name]).map(file => relative(root, file))
 }
 
-/** One call of tap. Resolves with its totals. */
-async function runTap (env, args) {
-  const report = reader()
-  const tap = spawn(process.execPath, [join(root, 'node_modules', 'tap', 'dist', 'esm', 'run.mjs'), 'run', '--reporter=tap', ...args], {
-    cwd: root, env, stdio: ['ignore', 'pipe', 'inherit']
-  })
-  for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => tap.kill(signal))
-  const ended = new Promise((resolve, reject) => tap.on('error', reject).on('close', resolve))
-  // The output does not tell where the checkout is.
-  for await (const line of createInterface({ input: tap.stdout })) report.line(line.replaceAll(root, '.'))
-  return report.totals(await ended)
+/** The output does not tell where the checkout is. */
+function linesOf (output) {
+  const lines = createInterface({ input: output })
+  return { [Symbol.asyncIterator]: async function * () { for await (const line of lines) yield line.replaceAll(root, '.') } }
+}
+
+const running = new Set()
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => { for (const child of running) child.kill(signal) })
+
+/** Starts a process of node. Resolves with how it ended when `line` was called for all of its output. */
+async function start (args, env, line, killAfterMs) {
+  const child = spawn(process.execPath, args, { cwd: root, env, stdio: ['ignore', 'pipe', 'inherit'] })
+  const timer = killAfterMs && setTimeout(() => child.kill('SIGKILL'), killAfterMs)
+  running.add(child)
+  const ended = new Promise((resolve, reject) => child.on('error', reject).on('close', (code, signal) => resolve({ code, signal })))
+  for await (const text of linesOf(child.stdout)) line(text)
+  const how = await ended
+  clearTimeout(timer)
+  running.delete(child)
+  return how
+}
+
+async function runFile (env, file, results) {
+  const lines = []
+  const startedAt = performance.now()
+  const { code, signal } = await start(
+    ['--enable-source-maps', '--import=./scripts/typescript.mjs', file], { ...env, TAP_TIMEOUT: timeoutSeconds },
+    line => lines.push(line), (timeoutSeconds + 30) * 1000
+  )
+  const totals = lines.findLast(isTotals)
+  const isGood = code === 0 && totals !== undefined
+  if (!isGood) lines.push(`ended with ${signal ?? code}`)
+  const block = lines.filter(line => !isTotals(line) && !isNoise(line))
+  results.file(file, isGood, `time=${(performance.now() - startedAt).toFixed()}ms`, block)
+  results.add(totals ?? '')
+}
+
+async function runFiles (env, files, atOnce, results) {
+  const queues = [files.filter(file => waiting.test(file)), files.filter(file => !waiting.test(file))]
+  await Promise.all(Array.from({ length: atOnce }, async (_, at) => {
+    const [mine, others] = at % 2 === 0 ? queues : [...queues].reverse()
+    for (let file; (file = mine.shift() ?? others.shift());) await runFile(env, file, results)
+  }))
+}
+
+async function runTap (env, args, results) {
+  const report = reader(results)
+  const command = join(root, 'node_modules', 'tap', 'dist', 'esm', 'run.mjs')
+  const { code } = await start([command, 'run', '--reporter=tap', ...args], env, line => report.line(line))
+  report.end(code)
 }
 
 async function run (env, args) {
   const flags = args.filter(arg => arg.startsWith('-'))
   const files = filesOf(args.filter(arg => !arg.startsWith('-')))
-  const parts = [files.filter(file => waiting.test(file)), files.filter(file => !waiting.test(file))].filter(part => part.length > 0)
-  // Options, such as a number of jobs or coverage, are for all files together: then one call of tap runs them all.
-  const results = flags.length > 0 || parts.length < 2
-    ? [await runTap(env, [`--jobs=${jobs}`, ...flags, ...files])]
-    : await Promise.all(parts.map(async part => await runTap(env, [`--jobs=${Math.ceil(jobs / 2)}`, ...part])))
-  const times = results.flatMap(({ times }) => times).sort(([a], [b]) => b - a)
+  const results = new Results()
+  const [, atOnce = jobs] = /^--jobs=(\d+)$/.exec(flags.join(' ')) ?? []
+  if (flags.length === 0 || atOnce !== jobs) await runFiles(env, files, Number(atOnce), results)
+  else await runTap(env, [`--jobs=${jobs}`, ...flags, ...files], results)
+  const times = results.times.sort(([a], [b]) => b - a)
   if (times.length > 20) {
     console.log('\nThe slowest files:')
     for (const [ms, name] of times.slice(0, 10)) console.log(`${(ms / 1000).toFixed(1).padStart(8)} s  ${name}`)
   }
-  const sum = name => results.reduce((total, result) => total + result[name], 0)
-  return { passed: sum('passed'), failed: sum('failed'), skipped: sum('skipped') }
+  return results
 }
 
 try {
