@@ -18,7 +18,9 @@ t.test('publishes are given up in their order, whichever deadline is first', asy
   await Promise.all([
     hang('first', 'publish', 100), hang('call', 'call', 50), hang('second', 'publish', 20), hang('third', 'publish', 100)
   ])
-  t.strictSame(failed, ['first', 'second', 'call', 'third'])
+  // When the call is given up among them depends on how busy the machine is.
+  t.strictSame(failed.filter(name => name !== 'call'), ['first', 'second', 'third'])
+  t.equal(failed.length, 4)
 })
 
 t.test('calls of some kinds fail, and the others go on', async t => {
