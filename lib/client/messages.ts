@@ -60,6 +60,9 @@ export class MessageClient<Agreed extends Contract = Contract> {
   /** The connection that the messages travel by, with its state, groups, presence, history and errors. */
   readonly connection: Client
   readonly #answers = new Map<string, (data: never, info: EventInfo) => unknown>()
+  /** The latest message of the connection, and what it says by name. */
+  #received: Message | undefined
+  #decoded: Incoming | undefined
 
   constructor (connection: Client) {
     this.connection = connection
@@ -129,9 +132,11 @@ export class MessageClient<Agreed extends Contract = Contract> {
 
   /** Calls the listener with each message by name. */
   #hear (listener: (message: Incoming, info: EventInfo) => void): () => void {
-    return this.connection.on('message', ({ data, ...info }) => {
-      const message = decode(data)
-      if (message) listener(message, info)
+    return this.connection.on('message', received => {
+      // All listeners are given the same object, which only the first of them decodes.
+      if (received !== this.#received) [this.#received, this.#decoded] = [received, decode(received.data)]
+      const { data: _, ...info } = received
+      if (this.#decoded) listener(this.#decoded, info)
     })
   }
 
