@@ -165,6 +165,7 @@ export class Client extends Emitter<ClientEvents> {
    * does not allow it, with `LEFT` when the group is left before the answer, and with `CLOSED`.
    */
   join (group: string, { since, history }: { readonly since?: string, readonly history?: number } = {}): Promise<void> {
+    // A closed client asks at once, too: its queue refuses whatever it is asked.
     return this.#joins.join(group, /open|closed/.test(this.state), since, history)
   }
 
