@@ -129,12 +129,6 @@ function filesOf (names) {
     .flatMap(name => statSync(name, { throwIfNoEntry: false })?.isDirectory() ? testsIn(name) : [name]).map(file => relative(root, file))
 }
 
-/** The output does not tell where the checkout is. */
-function linesOf (output) {
-  const lines = createInterface({ input: output })
-  return { [Symbol.asyncIterator]: async function * () { for await (const line of lines) yield line.replaceAll(root, '.') } }
-}
-
 const running = new Set()
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => { for (const child of running) child.kill(signal) })
 
@@ -144,7 +138,8 @@ async function start (args, env, line, killAfterMs) {
   const timer = killAfterMs && setTimeout(() => child.kill('SIGKILL'), killAfterMs)
   running.add(child)
   const ended = new Promise((resolve, reject) => child.on('error', reject).on('close', (code, signal) => resolve({ code, signal })))
-  for await (const text of linesOf(child.stdout)) line(text)
+  // The output does not tell where the checkout is.
+  for await (const text of createInterface({ input: child.stdout })) line(text.replaceAll(root, '.'))
   const how = await ended
   clearTimeout(timer)
   running.delete(child)
