@@ -275,9 +275,9 @@ t.test('who is blocked through the page stays out until the block is lifted', as
 })
 
 const executablePath = browserBinary()
-t.test('in Chromium it shows the cluster, narrow and wide, light and dark', {
-  skip: executablePath === undefined && 'there is no Chromium'
-}, async (t) => {
+const noBrowser = { skip: executablePath === undefined && 'there is no Chromium' }
+
+t.test('in Chromium it shows the cluster, narrow and wide, light and dark', noBrowser, async (t) => {
   const cluster = memoryCluster()
   const [a, b] = [await start(t, cluster, 'eu-1', { allow: () => true }), await start(t, cluster, 'eu-2')]
   const member = connect(t, `${b.url}/ws/<b>lobby`.replace('<b>', '%3Cb%3E'))
@@ -367,9 +367,7 @@ t.test('in Chromium it shows the cluster, narrow and wide, light and dark', {
   await cut.getByText('Cannot connect, and tries again').waitFor()
 })
 
-t.test('a page that is open is let in anew again and again, and sees nothing new without the permission', {
-  skip: executablePath === undefined && 'there is no Chromium'
-}, async (t) => {
+t.test('a page that is open is let in anew again and again, and sees nothing new without the permission', noBrowser, async (t) => {
   let mayLook = true
   let asked = 0
   const a = await start(t, memoryCluster(), 'a', {

@@ -29,21 +29,32 @@ t.test('a change is compared at once, however soon it comes after an earlier com
   }
 })
 
-t.test('groups that clients make up in an outage are not remembered, and no change is lost', async t => {
+/** A backplane that is out, and for which `went` has gone meanwhile and `came` has come. It notes what it is asked. */
+function cutOff () {
   const here = new Set(['stayed', 'came'])
   const recorded = new Set(['stayed', 'went'])
   const compared: string[] = []
-  let out = true
+  const synced: string[] = []
   const backplane = {
-    syncUser: async () => 0,
+    out: true,
+    syncUser: async (name: string) => {
+      synced.push(name)
+      if (backplane.out) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
+      return 0
+    },
     settle: async (_kind: unknown, names: readonly string[] = [...recorded]) => {
-      if (out) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
+      if (backplane.out) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
       compared.push(...names)
       const changed = names.filter(name => here.has(name) !== recorded.has(name))
       for (const name of changed) if (!recorded.delete(name)) recorded.add(name)
       return changed.map(name => ({ name, present: here.has(name) }))
     }
   }
+  return { backplane, here, compared, synced }
+}
+
+t.test('groups that clients make up in an outage are not remembered, and no change is lost', async t => {
+  const { backplane, here, compared } = cutOff()
   const told: string[] = []
   const hooks = { onOccupied: (name: string) => { told.push(`+${name}`) }, onVacated: (name: string) => { told.push(`-${name}`) } }
   const occupancy = new Occupancy(backplane, () => here, hooks, silentLog, new BoundedLog())
@@ -54,7 +65,7 @@ t.test('groups that clients make up in an outage are not remembered, and no chan
     if (n % 100 === 0) await setImmediate()
   }
   t.strictSame(told, [])
-  out = false
+  backplane.out = false
   occupancy.recheck()
   await setImmediate()
   await occupancy.close()
@@ -63,25 +74,7 @@ t.test('groups that clients make up in an outage are not remembered, and no chan
 })
 
 t.test('users that come and go in an outage are not remembered, the backplane is told of each, and no change is lost', async t => {
-  const here = new Set(['stayed', 'came'])
-  const recorded = new Set(['stayed', 'went'])
-  const compared: string[] = []
-  const synced: string[] = []
-  let out = true
-  const backplane = {
-    syncUser: async (name: string) => {
-      synced.push(name)
-      if (out) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
-      return 0
-    },
-    settle: async (_kind: unknown, names: readonly string[] = [...recorded]) => {
-      if (out) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
-      compared.push(...names)
-      const changed = names.filter(name => here.has(name) !== recorded.has(name))
-      for (const name of changed) if (!recorded.delete(name)) recorded.add(name)
-      return changed.map(name => ({ name, present: here.has(name) }))
-    }
-  }
+  const { backplane, here, compared, synced } = cutOff()
   const told: string[] = []
   const hooks = { onUserOnline: (name: string) => { told.push(`+${name}`) }, onUserOffline: (name: string) => { told.push(`-${name}`) } }
   const occupancy = new Occupancy(backplane, () => here, hooks, silentLog, new BoundedLog())
@@ -92,7 +85,7 @@ t.test('users that come and go in an outage are not remembered, the backplane is
     if (n % 100 === 0) await setImmediate()
   }
   t.equal(new Set(synced.splice(0)).size, 1_001)
-  out = false
+  backplane.out = false
   occupancy.recheck()
   await setImmediate()
   t.strictSame(told.splice(0).sort(), ['+came', '-went'])
