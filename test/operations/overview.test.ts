@@ -116,6 +116,21 @@ t.test('clocks of instances that differ make nobody younger or older', async (t)
   t.strictSame(overview.rows(firstPage).rows.map(({ stateMs, upMs }) => [stateMs, upMs]), Array.from({ length: 3 }, () => [23_000, 53_000]))
 })
 
+t.test('events of instances whose clocks differ are told in their order, and as those of one clock when theirs are close', async (t) => {
+  const now = 1_000_000
+  const overview = new Overview(() => now)
+  const event = (text: string, at: number): Report['events'] => [{ at, text, times: 1 }]
+  overview.take([
+    report(1, { now: now - 1_500, events: event('latest', now - 2_000) }),
+    report(2, { now: now + 90_000, events: event('5 s ago', now + 85_000) }),
+    report(3, { now: now - 90_000, events: event('4 s ago', now - 94_000) }),
+    report(4, { events: event('of an older version', now - 6_000) })
+  ], 0)
+  t.strictSame(overview.summary().events.map(({ at, text }) => [text, at - now]), [
+    ['latest', -2_000], ['4 s ago', -4_000], ['5 s ago', -5_000], ['of an older version', -6_000]
+  ])
+})
+
 t.test('what another version answers is passed over', async (t) => {
   const overview = new Overview()
   overview.take([report(1), null, 'x', {}, { id: 'id-2' }, { ...report(3), events: undefined }], 0)

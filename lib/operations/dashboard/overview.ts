@@ -10,6 +10,8 @@ const shownProblems = 20
 const shownBusiest = 10
 const shownEvents = 20
 const shownVersions = 5
+/** Reports are somewhat old when they come: clocks that seem to differ by less than this may be the same. */
+const sameClockMs = 5_000
 
 /** What the list of instances can be sorted by: names ascending, numbers descending. */
 export const orders = ['name', 'connections', 'lagP99', 'load', 'memory', 'slow'] as const
@@ -97,7 +99,8 @@ export class Overview {
 
   summary (): Summary {
     const all = [...this.#seen.values()]
-    const live = all.filter(one => !isSilent(one)).map(({ report }) => report)
+    const answering = all.filter(one => !isSilent(one))
+    const live = answering.map(({ report }) => report)
     const sum = (field: 'connections' | 'receivedPerSecond' | 'sentPerSecond' | 'refusedPerSecond'): number =>
       live.reduce((total, one) => total + one[field], 0)
     const worst = (field: 'deliveryP99' | 'onMessageP99'): number | null =>
@@ -117,7 +120,7 @@ export class Overview {
       problems: problemsOf(all, this.#unknown),
       busiest: most(live.map(({ busiest }) => busiest), shownBusiest),
       users: most(live.map(({ users }) => users), shownBusiest),
-      events: live.flatMap(({ events }) => events).sort((a, b) => b.at - a.at).slice(0, shownEvents)
+      events: answering.flatMap(eventsOf).sort((a, b) => b.at - a.at).slice(0, shownEvents)
     }
   }
 
@@ -153,6 +156,12 @@ const stateOf = (one: Seen): State => isSilent(one) ? 'silent' : one.report.stat
 const isWell = (one: Seen): boolean => stateOf(one) === 'up' && one.report.problems.length === 0
 const nameOf = ({ label, id }: Report): string => label ?? id
 const textOf = (one: Seen): string => [one.report.label, one.report.id, one.report.version, stateOf(one)].join('\n').toLowerCase()
+
+/** With their times on the clock of this instance. */
+function eventsOf ({ report: { now, events }, seenAt }: Seen): readonly Event[] {
+  const behindMs = seenAt - (now ?? seenAt)
+  return Math.abs(behindMs) < sameClockMs ? events : events.map(event => ({ ...event, at: event.at + behindMs }))
+}
 
 function inOrder (a: Report, b: Report, order: Question['order']): number {
   const byName = `${a.label ?? ''} ${a.id}` < `${b.label ?? ''} ${b.id}` ? -1 : 1
