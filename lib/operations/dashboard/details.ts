@@ -76,8 +76,9 @@ async function groupView (name) {
     ask('group' + query({ name, cursor })), allowed.includes('history') ? ask('history' + query({ name })) : undefined
   ])
   const members = group.presence.map(({ userId, session, connections, joinedAt, info }) => row(
-    userId === undefined ? 'anonymous' + (session ? ' ' + session : '') : link('user', userId), number(connections), since(joinedAt),
-    info === undefined ? '' : JSON.stringify(info), userId === undefined ? '' : offer('kick', userId, name)[0] ?? ''
+    userId === undefined ? 'anonymous' + (session ? ' ' + session : '') : link('user', userId), number(connections),
+    since(joinedAt, group.now), info === undefined ? '' : JSON.stringify(info),
+    userId === undefined ? '' : offer('kick', userId, name)[0] ?? ''
   ))
   const body = [
     element('h2', 'Who is there'),
@@ -93,15 +94,13 @@ async function groupView (name) {
 }
 
 async function userView (name) {
-  const { groups, total } = await ask('user' + query({ name }))
+  const { groups, total, cursor: next } = await ask('user' + query({ name, cursor }))
   const rows = groups.map(group => row(link('group', group), offer('kick', name, group)[0] ?? ''))
-  const body = groups.length > 0 ? [table(['Group', ''], rows)] : []
-  if (total > groups.length) body.push(element('p', 'and ' + number(total - groups.length) + ' more'))
   return {
     title: 'User ' + name,
     summary: 'groups: ' + number(total),
     actions: ['disconnect', 'block', 'unblock'].flatMap(action => offer(action, name)),
-    body
+    body: [...groups.length > 0 ? [table(['Group', ''], rows)] : [], ...pager(next)]
   }
 }
 

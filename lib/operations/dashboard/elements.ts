@@ -46,6 +46,6 @@ const lasting = ms => {
   if (s < 7200) return Math.round(s / 60) + ' min'
   return s < 172800 ? Math.round(s / 3600) + ' h' : Math.round(s / 86400) + ' d'
 }
-const since = at => lasting(Date.now() - at)
+const since = (at, now = Date.now()) => lasting(now - at)
 const time = at => new Date(at).toLocaleTimeString('en-GB')
 `

@@ -1,12 +1,11 @@
 import type { FastifyInstance, preHandlerAsyncHookHandler } from 'fastify'
+import { pageOf } from '../../groups/pages.ts'
 import type { Description, HistoryMessage } from '../../types.ts'
 import { assertAllowed, type Allow } from './actions.ts'
 import { compareConfigurations } from './configurations.ts'
 
 /** How many members, or names of groups, one page has. */
 const perPage = 50
-/** How many groups of a user are shown. */
-const shownGroups = 200
 const shownMessages = 20
 /** How many characters of a message are shown. */
 const shownText = 500
@@ -37,16 +36,18 @@ export function addViews (app: FastifyInstance, { preHandler, allow, describe }:
   })
   app.get<{ Querystring: Query & { name: string } }>('/group', { ...route, schema: named }, async ({ query: { name, cursor } }) => {
     const [members, presence] = await Promise.all([registry.groupCount(name), registry.presence(name, { limit: perPage, cursor })])
-    return { members, presence: [...presence], cursor: presence.cursor }
+    // The page compares times with this clock instead of the one of whoever looks.
+    return { members, presence: [...presence], cursor: presence.cursor, now: Date.now() }
   })
   app.get<{ Querystring: { name: string } }>('/history', { ...route, schema: named }, async request => {
     await assertAllowed(allow, 'history', request)
     const { messages } = await registry.history(request.query.name, { limit: shownMessages, reverse: true })
     return messages.map(shown)
   })
-  app.get<{ Querystring: { name: string } }>('/user', { ...route, schema: named }, async ({ query: { name } }) => {
+  app.get<{ Querystring: Query & { name: string } }>('/user', { ...route, schema: named }, async ({ query: { name, cursor } }) => {
     const groups = await registry.groups({ userId: name })
-    return { groups: groups.slice(0, shownGroups), total: groups.length }
+    const page = pageOf(groups, group => group, { cursor, limit: perPage })
+    return { groups: page.items, total: groups.length, cursor: page.cursor }
   })
 
   const stop = registry.instances.on(describe, () => registry.describe() as unknown as never)
