@@ -34,7 +34,10 @@ export class BulkReads {
   #alone = false
   #bytes = maxBytes
   #reads = firstReads
-  /** The quickest answer since the link was opened: about the round trip to Redis (milliseconds). */
+  /**
+   * The quickest answer since the link was opened (milliseconds): about the round trip to Redis, or longer while all were large or Redis
+   * is busy. Small calls would tell the round trip, but then a busy Redis looks like a slow link, and reads get far too small for it.
+   */
   #roundTripMs = Infinity
   /** The latest answer was large, or only a part. */
   #large = false
