@@ -6,45 +6,47 @@ import { isWrongType } from '../link/reply-errors.ts'
 import { luaInteger, Script } from '../link/script.ts'
 import { safetyTtlMs } from './scripts.ts'
 
-/** The most groups that one look compares; the next look goes on with the others. A group costs Redis about 1 us. */
+/** The most groups that one look compares; the next look goes on with the others. A group costs Redis some 3 us. */
 const groupsPerBeat = 256
+/** Every how many rounds members of unknown instances are looked for: that takes as long as all else together. */
+const roundsPerGhostHunt = 4
 /** Groups that differ are compared again after this many milliseconds. */
 const secondLookMs = 100
 
 /**
  * Compares what is stored of an instance in some groups with what it holds, and looks for members of instances that nobody knows.
  * KEYS 1 index  2 instances  3 generations  4 leases, then members and counts of each group
- * ARGV 1 instance id  2 generation  3 safety TTL (ms)  4 lease (ms), then of each group: its name, number of members
+ * ARGV 1 instance id  2 generation  3 safety TTL (ms)  4 lease (ms)  5 whether to look for members of unknown instances (1 or 0),
+ *      then of each group: its name, number of members
  * Returns the numbers (from 1) of the groups that differ, and in a second list number and instance of each group with members of an
  * instance that has neither a record nor a lease.
  */
 const compare = new Script(`${luaInteger}
-local mine, ttl, lease = integer(2, 1), integer(3, 1), integer(4, 1)
-if tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0') ~= mine then return {{}, {}} end
+local call, keys, me = redis.call, KEYS, ARGV[1]
+local mine, ttl, lease, hunt = integer(2, 1), integer(3, 1), integer(4, 1), integer(5, 0) == 1
+if toNumber(call('HGET', keys[3], me) or '0') ~= mine then return {{}, {}} end
 -- A mark stands in the index as long as there are members: it tells an index that was lost from an empty one.
-if #KEYS > 4 then
-  redis.call('SADD', KEYS[1], '')
-  redis.call('PEXPIRE', KEYS[1], ttl)
-else redis.call('SREM', KEYS[1], '') end
+if #keys == 4 then call('SREM', keys[1], '')
+elseif call('SADD', keys[1], '') == 1 then call('PEXPIRE', keys[1], ttl) end
 -- Leases were lost: gives each instance one, so that those that do not come back are found dead.
-if redis.call('HLEN', KEYS[2]) > redis.call('ZCARD', KEYS[4]) then
-  local time, ids = redis.call('TIME'), redis.call('HKEYS', KEYS[2])
-  for i = 1, #ids do redis.call('ZADD', KEYS[4], 'NX', time[1] * 1000 + math.floor(time[2] / 1000) + lease, ids[i]) end
+if call('HLEN', keys[2]) > call('ZCARD', keys[4]) then
+  local time, ids = call('TIME'), call('HKEYS', keys[2])
+  for i = 1, #ids do call('ZADD', keys[4], 'NX', time[1] * 1000 + math.floor(time[2] / 1000) + lease, ids[i]) end
 end
-local differing, ghosts = {}, {}
-for g = 1, (#KEYS - 4) / 2 do
-  local members, counts, name, held = KEYS[3 + 2 * g], KEYS[4 + 2 * g], ARGV[3 + 2 * g], tonumber(ARGV[4 + 2 * g])
-  local stored = tonumber(redis.call('HGET', counts, ARGV[1])) or 0
-  if stored ~= held or redis.call('HLEN', members) ~= held or redis.call('SISMEMBER', KEYS[1], name) == 0 then
+local differing, ghosts, known = {}, {}, {['#'] = true, [me] = true}
+for g = 1, (#keys - 4) / 2 do
+  local members, counts, name, held = keys[3 + 2 * g], keys[4 + 2 * g], args[4 + 2 * g], args[5 + 2 * g]
+  if (call('HGET', counts, me) or '0') ~= held or call('HLEN', members) ~= toNumber(held) or call('SISMEMBER', keys[1], name) == 0 then
     differing[#differing + 1] = g
   end
-  if redis.call('HLEN', counts) > 1 then
-    local ids = redis.call('HKEYS', counts)
+  if hunt then
+    local ids = call('HKEYS', counts)
     for i = 1, #ids do
-      local known = ids[i] == '#' or ids[i] == ARGV[1] or redis.call('HGET', KEYS[2], ids[i]) or redis.call('ZSCORE', KEYS[4], ids[i])
-      if not known then
+      local id = ids[i]
+      if known[id] == nil then known[id] = call('HGET', keys[2], id) or call('ZSCORE', keys[4], id) end
+      if not known[id] then
         ghosts[#ghosts + 1] = g
-        ghosts[#ghosts + 1] = ids[i]
+        ghosts[#ghosts + 1] = id
       end
     end
   end
@@ -77,9 +79,10 @@ export class Audit {
   #beats: number
   /** The groups that are still to be compared in this round. */
   #left: string[] = []
-  /** Unknown instances that the last round found, each with a group. They are removed in this round, unless they registered meanwhile. */
+  #rounds = 0
+  /** Unknown instances that the last hunt found, each with a group. They are removed in this one, unless they registered meanwhile. */
   #suspects = new Set<string>()
-  /** Those that this round found. */
+  /** Those that this hunt found. */
   #newSuspects = new Set<string>()
 
   constructor (link: Link, keys: Keys, local: LocalInstance, leaseMs: number, beatsPerLook: number) {
@@ -100,8 +103,11 @@ export class Audit {
     if (this.#beats++ % this.#beatsPerLook !== 0) return []
     if (this.#left.length === 0) {
       this.#left = [...this.#local.groups()]
-      this.#suspects = this.#newSuspects
-      this.#newSuspects = new Set()
+      this.#rounds++
+      if (this.#hunting) {
+        this.#suspects = this.#newSuspects
+        this.#newSuspects = new Set()
+      }
     }
     const groups = this.#left.splice(0, groupsPerBeat)
     try {
@@ -118,6 +124,10 @@ export class Audit {
     }
   }
 
+  get #hunting (): boolean {
+    return this.#rounds % roundsPerGhostHunt === 1
+  }
+
   async #differing (groups: readonly string[], generation: number, changing: (group: string) => boolean): Promise<string[]> {
     const { instanceId } = this.#local
     const { instances, generations, leases } = this.#keys
@@ -127,7 +137,7 @@ export class Audit {
     const held = steady.flatMap(group => [group, [...this.#local.memberIds(group)].length])
     const [differing, ghosts] = await this.#link.script(
       compare, [this.#keys.index(instanceId), instances, generations, leases, ...hashes],
-      [instanceId, generation, safetyTtlMs, this.#leaseMs, ...held]
+      [instanceId, generation, safetyTtlMs, this.#leaseMs, this.#hunting ? 1 : 0, ...held]
     ) as [number[], Array<number | string>]
     await this.#removeGhosts(steady, ghosts)
     return differing.map(number => steady[number - 1] ?? '')
