@@ -7,7 +7,7 @@ import type { Address } from './connect.ts'
 import { Connection } from './connection.ts'
 import type { LinkEvents, LinkStats, MessageListener } from './events.ts'
 import { LargeCalls } from './large-calls.ts'
-import { isReply, toBackplaneError } from './reply-errors.ts'
+import { isReply, reasonOf, toBackplaneError } from './reply-errors.ts'
 import { ErrorCleaner } from './safe-error.ts'
 import { byHash, bytesCommands, bytesOf, textCommands, type Script } from './script.ts'
 import type { Command, MainLink, SideConnection } from './side-connection.ts'
@@ -116,8 +116,7 @@ export class Link {
 
   get problem (): string | undefined {
     if (this.#state === 'up') return undefined
-    const why = this.#state === 'tripped' ? 'Redis does not answer' : this.#lastError?.message ?? 'not connected'
-    return `Redis ${this.#role} link is down: ${why}`
+    return `Redis ${this.#role} link is down: ${this.#state === 'tripped' ? 'Redis does not answer' : reasonOf(this.#lastError)}`
   }
 
   /** The error of calls while the link is down. Applications may show its message to strangers: only the cause names the host of Redis. */

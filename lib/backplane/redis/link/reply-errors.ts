@@ -33,3 +33,8 @@ export function toBackplaneError (error: Error): WebsocketGroupsError {
   const unsent = error.message.startsWith("Stream isn't writeable")
   return new WebsocketGroupsError(unsent ? 'WSG_BACKPLANE_UNAVAILABLE' : 'WSG_TIMEOUT', error.message, { cause: error })
 }
+
+/** What was wrong, for operators: without the text that tells a caller about the outcome of its call. */
+export function reasonOf (error: Error | undefined): string {
+  return (error instanceof WebsocketGroupsError ? error.detail : error?.message) ?? 'not connected'
+}
