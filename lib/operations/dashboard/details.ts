@@ -72,8 +72,10 @@ function pager (next) {
 }
 
 async function groupView (name) {
+  // During an outage the log cannot be read, and who was there last is known.
   const [group, history] = await Promise.all([
-    ask('group' + query({ name, cursor })), allowed.includes('history') ? ask('history' + query({ name })) : undefined
+    ask('group' + query({ name, cursor })),
+    allowed.includes('history') ? ask('history' + query({ name })).catch(error => 'cannot be shown: ' + error.message) : undefined
   ])
   const members = group.presence.map(({ userId, session, connections, joinedAt, info }) => row(
     userId === undefined ? 'anonymous' + (session ? ' ' + session : '') : link('user', userId), number(connections),
@@ -85,7 +87,9 @@ async function groupView (name) {
     members.length > 0 ? table(['User', 'Connections', 'Since', 'Info', ''], members, 'people') : element('p', 'Nobody'),
     ...pager(group.cursor)
   ]
-  if (history) {
+  if (typeof history === 'string') {
+    body.push(element('h2', 'Latest messages'), element('p', history))
+  } else if (history) {
     const messages = history.map(({ at, from, text }) => row(time(at), from ? from.userId ?? from.connectionId ?? '' : '', text))
     const list = history.length > 0 ? table(['Time', 'From', 'Message'], messages, 'texts messages') : element('p', 'None in its log')
     body.push(element('h2', 'Latest messages'), list)
@@ -104,6 +108,8 @@ async function userView (name) {
   }
 }
 
+const silent = count => number(count) + (count === 1 ? ' instance' : ' instances') + ' did not answer'
+
 async function groupsView (prefix) {
   const { names, cursor: next, missing } = await ask('groups' + query({ prefix, cursor }))
   const list = element('ul', undefined, 'names')
@@ -115,13 +121,14 @@ async function groupsView (prefix) {
   return {
     title: prefix ? 'Groups that start with ' + prefix : 'All groups',
     summary: (names.length === 0 ? 'none' : 'in alphabetical order') +
-      (missing > 0 ? ' · ' + number(missing) + ' instances did not answer' : ''),
+      (missing > 0 ? ' · ' + silent(missing) : ''),
     actions: [],
     body: names.length > 0 ? [list, ...pager(next)] : pager(next)
   }
 }
 
 const shown = { group: groupView, groups: groupsView, user: userView }
+const kinds = { group: 'Group ', groups: 'Groups ', user: 'User ' }
 
 async function detail () {
   const choice = chosen()
@@ -134,7 +141,7 @@ async function detail () {
   try {
     view = await shown[choice.kind](choice.name)
   } catch (error) {
-    view = { title: choice.name, summary: 'cannot be shown: ' + error.message, actions: [], body: [] }
+    view = { title: kinds[choice.kind] + choice.name, summary: 'cannot be shown: ' + error.message, actions: [], body: [] }
   }
   // Another view may have been chosen meanwhile.
   if (JSON.stringify(chosen()) !== JSON.stringify(choice) || cursor !== at) return
@@ -152,7 +159,7 @@ async function configuration () {
     const { most, others, more, missing } = await ask('configuration')
     const notes = [
       most ? (others.length === 0 ? 'the same on ' : 'what most have in common · ') + named(most) : '',
-      missing > 0 ? number(missing) + ' instances did not answer: no dashboard, or another key' : ''
+      missing > 0 ? silent(missing) + ': hung, cut off from Redis, without a dashboard, or with another key' : ''
     ]
     byId('configuration-note').textContent = notes.filter(Boolean).join(' · ')
     const differences = others.flatMap(one => [
