@@ -77,7 +77,10 @@ const maxGraces = 10
 export class BusyGrace {
   #left = maxGraces
 
-  /** How many milliseconds to wait on after a timer that was `lateMs` late: 0 if the timer was in time again, or after too many graces. */
+  /**
+   * Returns how many milliseconds longer to wait after a timer that fired `lateMs` late: 0 if it fired on time again, or after too many
+   * graces.
+   */
   after (lateMs: number): number {
     const isFirst = this.#left === maxGraces
     if (this.#left === 0 || (!isFirst && lateMs <= busyMs)) return 0

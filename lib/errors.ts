@@ -83,11 +83,11 @@ export class WebsocketGroupsError extends Error {
   readonly statusCode: number
   /** What was wrong this time, without the text that all errors with this code share. */
   readonly detail: string | undefined
-  /** Set by calls that many instances carry out: with how many connections it was done before the call failed. */
+  /** Set by calls that many instances carry out: for how many connections the work was done before the call failed. */
   declare readonly done?: number | undefined
-  /** Set by such calls: the ids of the instances that live and did not answer. */
+  /** Set by the same calls: the ids of the live instances that did not answer. */
   declare readonly missing?: readonly string[] | undefined
-  /** Set by a broadcast that reached only some of its groups: the groups that certainly have it. */
+  /** Set by a broadcast that reached only some of its groups: the groups that certainly got the message. */
   declare readonly sentTo?: readonly string[] | undefined
   /** What is wrong with the data of a message, as the validator lists it. */
   declare readonly details?: unknown

@@ -7,14 +7,14 @@ const shortAscii = /^[\x20-\x7e]{1,255}$/
 const forbidden = /[\p{Cc}\p{Surrogate}]/u
 
 /**
- * Also refuses the name under which clients know what `sendToUser` sent: in a group of that name anybody could pass for the server.
+ * Also refuses the name under which clients get what `sendToUser` sends: in a group with that name anybody could pose as the server.
  * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID
  */
 export function assertGroupName (name: unknown): asserts name is string {
   if (!isName(name) || name === userLogLabel) throw new WebsocketGroupsError('WSG_GROUP_NAME_INVALID', describe(name))
 }
 
-/** Whether the name can stand in a frame: that of a group, or the one under which a client knows the log of its user. */
+/** Whether a frame may contain the name: the name of a group, or the one under which a client knows the log of its user. */
 export function isGroupName (name: unknown): name is string {
   return isName(name)
 }

@@ -26,11 +26,11 @@ import type { Identity } from './types.ts'
 import { partsOf, type Parts } from './groups/parts.ts'
 import { Reports } from './groups/reports.ts'
 
-/** What a route knows of a socket that it opens. */
+/** What a route knows about a socket that it opens. */
 export type OpenInit = Pick<
   ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed' | 'reauthentication' | 'route'
 > & {
-  /** What the gate counted the upgrade by; `undefined` where the gate did not judge it. */
+  /** How the gate counted the upgrade; `undefined` where the gate did not judge the upgrade. */
   readonly admission: Admission | undefined
 }
 const nobody: IdentityFacts = { userId: undefined, expiresAt: undefined }
@@ -40,7 +40,7 @@ export class Instance {
   readonly registry: GroupRegistry
   readonly metrics: Metrics
   readonly gate: Gate
-  /** What routes need of the parts. */
+  /** The parts that routes use. */
   readonly forRoutes: Pick<Parts, 'commands' | 'presence' | 'streams' | 'stored'>
   readonly #options: ResolvedOptions
   readonly #backplane: Backplane
@@ -154,12 +154,12 @@ export class Instance {
     return connection
   }
 
-  /** Whether a fresh identity stands for the user of an open connection. */
+  /** Whether a fresh identity belongs to the user of an open connection. */
   isSameUser ({ identity }: RefreshedConnection, fresh: Identity): boolean {
     return isSameUser(identity, fresh, this.#options)
   }
 
-  /** Gives an open connection the identity behind a fresh token of its user. */
+  /** Gives an open connection the identity that came with a fresh token of its user. */
   renew (connection: RefreshedConnection, identity: Identity): void {
     if (this.#parts.blocks.covers(identity)) throw new WebsocketGroupsError('WSG_BLOCKED')
     connection.renewIdentity(identity)

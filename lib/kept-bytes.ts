@@ -1,6 +1,7 @@
 /**
- * A copy in memory of its own, for what is kept for long. `Buffer.from` puts small copies into blocks of 8 KB that they share: one message
- * of ten bytes in a log would keep a whole block, and the limits of logs would hold for a small part of what they take.
+ * Copies bytes that are kept for a long time into memory of their own. `Buffer.from` puts small copies into shared blocks of 8 KB: one
+ * message of ten bytes in a log would keep a whole block, and the limits of logs would cover only a small part of the memory that logs
+ * take.
  */
 export function copyToKeep (bytes: Uint8Array): Buffer {
   const copy = Buffer.allocUnsafeSlow(bytes.length)
@@ -8,7 +9,7 @@ export function copyToKeep (bytes: Uint8Array): Buffer {
   return copy
 }
 
-/** The same for a text: JavaScript keeps all of a longer text for a piece of it. */
+/** Does the same for a string: JavaScript keeps a long string in memory as long as a piece of it is in use. */
 export function textToKeep (text: string): string {
   return Buffer.from(text).toString()
 }

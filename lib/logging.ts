@@ -77,7 +77,7 @@ export function connectionLog (log: FastifyBaseLogger, connectionId: string): Fa
 }
 
 interface Allowance {
-  /** Lines that may be written now; a fraction grows into one. */
+  /** How many lines may be written now; fractions add up to whole lines. */
   lines: number
   countedAt: number
   suppressed: number

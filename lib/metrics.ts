@@ -43,7 +43,7 @@ export class Metrics {
   refusedUnauthorized = 0
   /** Refused: 403, by the origin, `authenticate` or `authorize`. */
   refusedForbidden = 0
-  /** Refused: what decides about upgrades threw, or took too long. */
+  /** Refused: a check of the upgrade threw, or took too long. */
   refusedFailed = 0
   /** Connections of this instance that `registry.block` closed. */
   connectionsBlocked = 0
@@ -55,7 +55,7 @@ export class Metrics {
   messagesRefused = 0
   /** Streams of tokens that were not begun, because there were too many. */
   streamsRefused = 0
-  /** Members that lists did not show, because of `limits.presenceBytes` or as there were more than 1,000. */
+  /** Members that lists did not show, because of `limits.presenceBytes`, or because there were more than 1,000. */
   memberEntriesLeftOut = 0
   /** Joins that failed because of `maxGroupsPerConnection`. */
   groupsRefused = 0
@@ -94,7 +94,7 @@ export class Metrics {
   framesConflated = 0
   /** Losses of messages in logs of groups that have members here. */
   gaps = 0
-  /** Connections that messages of a group are lost to, counted once per loss. */
+  /** Connections that lost messages of a group, counted once per loss. */
   gapConnections = 0
   /** Connections terminated because their clients answered no ping. */
   heartbeatTimeouts = 0
@@ -104,7 +104,7 @@ export class Metrics {
   tokensRefused = 0
   /** Resumes from a position that the log no longer holds, by clients that could not prove that they were in the group before. */
   resumesRefused = 0
-  /** Connections that are gone, and whose callbacks were not done a minute later. */
+  /** Closed connections whose callbacks were not done a minute later. */
   callbacksOverdue = 0
   /** Replies to other instances that could not be sent. */
   repliesLost = 0
@@ -131,7 +131,7 @@ export class Metrics {
     return this.#closeCodes
   }
 
-  /** How many messages logs hold: those that this instance appends to, at each append. */
+  /** How many messages logs hold, recorded at each append of this instance. */
   get logLengths (): Histogram {
     return this.#logLengths
   }

@@ -53,7 +53,7 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
   async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     checkCall('broadcastToGroup', options)
     const { broadcaster, commands } = this.#open
-    // Before the message is sent: the caller may use its list of groups again.
+    // Copy the list before the message is sent: the caller may reuse its list of groups.
     const targets = options?.report === true ? groupTargets(group) : []
     return await commands.reports.complete(await broadcaster.toGroups(group, data, options), targets, options)
   }

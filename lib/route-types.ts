@@ -54,9 +54,9 @@ export interface ConnectionCallbacks<Params = Record<string, string>, Who = Iden
    */
   onError?: ((connection: Connection<Params, Who>, error: Error) => Awaitable<boolean | undefined | void>) | undefined
   /**
-   * Messages of a group are lost to this connection, between what it got and what it gets next. Clients of the framed protocol are told by
-   * the protocol; others hear of it only if the service tells them, or closes them so that they reload what they show. Takes its turn
-   * with the messages. Throwing is for `onError`, as in `onMessage`.
+   * This connection lost messages of a group, between the last one that it got and the next one. Clients of the framed protocol are told by
+   * the protocol; others hear of it only if the service tells them, or closes them so that they reload what they show. Takes its turn with
+   * the messages. Throwing is for `onError`, as in `onMessage`.
    */
   onGap?: ((connection: Connection<Params, Who>, group: string, gap: { readonly reason: LossReason }) => Awaitable<unknown>) | undefined
   /** Whether a framed client may join this group by itself. Without `mayJoin` framed clients can neither join nor leave. */
@@ -107,7 +107,7 @@ type ParamName<Path extends string> = Path extends `${infer Before}(${string})${
       : never
 type Cut<Text extends string, End extends string> = Text extends `${infer Head}${End}${string}` ? Head : Text
 
-/** The parameters of a room: those of its path, and what its schema says of parameters, those of the prefix included. */
+/** The parameters of a room: those in its path and those that its schema declares, which may include parameters of the prefix. */
 export type RoomParams<Path extends string, Schema> = Schema extends { readonly params: { readonly properties: infer Properties } }
   ? {
       readonly [Name in (keyof PathParams<Path> | keyof Properties) & string]:
@@ -125,7 +125,7 @@ export type RoomIdentity<Auth, Who> =
       : Auth extends true | object ? Who
         : Who | null
 
-/** The options of any Fastify route that a room takes; `onError` is the room's own. */
+/** The options of Fastify routes that a room takes, too; a room has an `onError` of its own. */
 export interface RoomRouteOptions extends
   Omit<RouteShorthandOptions, 'onError' | 'preHandler' | 'websocket' | 'wsHandler' | 'prefixTrailingSlash'> {
   readonly preHandler?: preHandlerAsyncHookHandler | preHandlerAsyncHookHandler[] | undefined
@@ -197,12 +197,12 @@ declare module 'fastify' {
     wsHandler: <Params, Who = Identity | null>(
       callbacks: HandlerOptions<KnownParams<Params>, Who>
     ) => (socket: WebSocket, request: HandlerRequest<Params> | HandlerRequest<unknown>) => void
-    /** Adds a route whose connections join a group and hear what each other says. */
+    /** Adds a route whose connections join a group and get each other's messages. */
     wsRoom: <const Path extends string, const Auth = unknown, Who = Identity, const Schema = unknown, const Json extends boolean = false>(
       path: Path, options?: RoomOptions<RoomParams<Path, Schema>, Auth, Who, Json> & { readonly schema?: Schema }
     ) => void
   }
-  // Its type parameters have to be named to use one of them.
+  // All type parameters have to be named, although only one of them is used.
   // eslint-disable-next-line @typescript-eslint/no-unused-vars
   interface FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider> {
     /** Messages and events with names and schemas, for the option `messages` of `wsRoom` and `wsHandler`: see docs/messages.md. */

@@ -32,7 +32,7 @@ export class Admissions {
     return { address, userId }
   }
 
-  /** Call once for each `add`, with its result or with the connection, which has the same two fields. */
+  /** Gives the counts back. Call it once for each `add`, with the result of `add` or with the connection, which has the same two fields. */
   remove ({ address, userId }: Admission): void {
     this.#count(address, userId, -1)
   }

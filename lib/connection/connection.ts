@@ -85,11 +85,11 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   /** Whether the client waits for an answer. */
   get pending (): boolean { return this.framed && this.#inbound.pending }
-  /** Whether this side does not read the socket now, so that answers to pings do not arrive. */
+  /** Whether this side has stopped reading the socket, so that answers to pings do not arrive. */
   get paused (): boolean { return this.#inbound.paused }
 
   get closed (): boolean { return this.#ending !== undefined || this.#socket.readyState !== open }
-  /** The close code that either side gave; `undefined` before that. */
+  /** The close code that either side sent first; `undefined` before that. */
   get closeCode (): number | undefined { return this.#ending?.said?.code }
   /** Whether the application closed the connection with a code after which the client does not come back. */
   get dismissed (): boolean { return this.#ending?.dismissed === true }
@@ -97,7 +97,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   get sessionName (): string | undefined { return this.#session?.name }
   get bufferedBytes (): number { return this.outbound.bufferedBytes }
 
-  /** Made on first use, as is `log`: most connections use neither, and both take more memory than the rest of an idle connection. */
+  /** Made on first use, like `log`: most connections use neither, and the two take more memory than the rest of an idle connection. */
   get signal (): AbortSignal {
     if (this.#abort === undefined) {
       this.#abort = new AbortController()
@@ -243,7 +243,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
 
   /** Runs `onConnect`, then handles what arrived meanwhile. Called once. */
   start (request: FastifyRequest<{ Params: Connection['params'] }>): void {
-    // The instance shuts down and has closed the connection already: nobody would take it out of the hub again.
+    // The instance is shutting down and has closed the connection already: nobody would take the connection out of the hub again.
     const entered = this.#ending === undefined ? this.#host.enter(this) : undefined
     const session = this.#session
     void this.#inbound.start(session === undefined ? entered : session.opened(entered, () => this.#host.greeted?.(this)), request)

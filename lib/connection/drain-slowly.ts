@@ -25,11 +25,11 @@ export async function drainSlowly (connections: Iterable<LocalConnection>, { ove
   const startedAt = performance.now()
   // The clients that are closed last need the grace to answer, and as long again to be back elsewhere within the window.
   const spreadMs = Math.max(overMs - 2 * graceMs, overMs / 2)
-  // A window of 0 ms has one step, too: everybody is closed at once.
+  // A window of 0 ms has one step, too: all connections are closed at once.
   const steps = Math.min(waiting.length, Math.max(1, Math.ceil(spreadMs / stepMs)))
   const closing: Array<Promise<void>> = []
   for (let step = 0; step < steps; step++) {
-    // At a random time within the step, so that instances that are drained together do not close connections at the same instants.
+    // Close at a random time within the step, so that instances that are drained together do not close connections at the same instants.
     const dueAt = startedAt + (step + Math.random()) * spreadMs / steps
     if (!await slept(dueAt - performance.now(), signal)) break
     const batch = waiting.slice(Math.floor(step * waiting.length / steps), Math.floor((step + 1) * waiting.length / steps))
@@ -41,7 +41,7 @@ export async function drainSlowly (connections: Iterable<LocalConnection>, { ove
   await Promise.all(closing)
 }
 
-/** Resolves with `false` when the signal came first. */
+/** Resolves after the wait, with `false` when the signal came first. */
 async function slept (ms: number, signal: AbortSignal): Promise<boolean> {
   await sleep(Math.max(0, ms), undefined, { signal }).catch(() => undefined)
   return !signal.aborted

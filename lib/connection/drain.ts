@@ -26,13 +26,14 @@ const maxDepartureMs = 60_000
 type Act = (connection: LocalConnection) => void
 
 /**
- * The connections that left their groups and whose `onDisconnect` is not done. One whose callbacks take longer than a minute may wait for
- * ever: when others leave after it, it is counted and given up, so that no shutdown waits for it and nothing here keeps it in memory.
+ * The connections that left their groups and whose `onDisconnect` is not done. A connection whose callbacks take longer than a minute may
+ * wait for ever: when others leave after it, the connection is counted and given up, so that no shutdown waits for it and nothing here
+ * keeps it in memory.
  */
 export class Departures implements Iterable<LocalConnection> {
   readonly #metrics: Pick<Metrics, 'callbacksOverdue' | 'lines'>
   readonly #now: () => number
-  /** When each left: the first is the oldest. */
+  /** When each connection left; the first one has waited the longest. */
   readonly #leftAt = new Map<LocalConnection, number>()
 
   constructor (metrics: Pick<Metrics, 'callbacksOverdue' | 'lines'>, now = () => performance.now()) {

@@ -24,7 +24,7 @@ export class Ending {
     return this.#released
   }
 
-  /** Whoever asks for `released` handles its rejection: that is at the end of the socket, which may be much later. */
+  /** Rejections are handled by the code that reads `released`. That happens at the end of the socket, which may be much later. */
   set released (released: Promise<void>) {
     released.catch(() => {})
     this.#released = released

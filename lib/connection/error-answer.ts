@@ -3,7 +3,7 @@ import type { ErrorFrame } from '../protocol/frames.ts'
 
 /** The code that a client gets for an error without one. */
 const handlerFailed: ErrorCode = 'WSG_HANDLER_FAILED'
-/** A status code from the first number up to the second, which is not included, says that the client is at fault. */
+/** Status codes from the first number up to the second, which is not included, say that the client is at fault. */
 const [clientFault, serverFault] = [400, 500]
 
 /** Whether the cause passes by itself, so that a later try may succeed. */
@@ -11,7 +11,7 @@ export function willPass (error: unknown): boolean {
   return hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT', 'WSG_QUEUE_FULL', 'WSG_RATE_LIMITED')
 }
 
-/** Whether the client caused the error: its code and text are for the client, and nothing for the log. */
+/** Whether the client caused the error: then the client gets its code and text, and the log gets nothing. */
 export function isClientFault (error: unknown): boolean {
   const { statusCode } = toObject(error)
   return typeof statusCode === 'number' && Number.isInteger(statusCode) && statusCode >= clientFault && statusCode < serverFault

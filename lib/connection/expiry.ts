@@ -2,10 +2,13 @@ import { CloseCode } from '../protocol/close-codes.ts'
 import type { Metrics } from '../metrics.ts'
 
 const minPauseMs = 1_000
-/** Far below where setTimeout overflows (2^31 ms), and soon enough to notice that the clock of the machine was set. */
+/**
+ * The longest wait of the timer: far below the overflow of setTimeout (2^31 ms), and short enough to notice that the machine's clock was
+ * set.
+ */
 const maxPauseMs = 60_000
 
-/** A connection, as far as its expiry is concerned. */
+/** The part of a connection that its expiry needs. */
 export interface Expiring {
   readonly closed: boolean
   closeForFault (code: number): void
@@ -18,7 +21,7 @@ export class Expiry {
   readonly #expiring = new Map<Expiring, number>()
   #timer: NodeJS.Timeout | undefined
   #nextAt = Infinity
-  /** No sweep starts earlier: each looks at every connection. */
+  /** Sweeps start no earlier than this after each other: each looks at every connection. */
   #notBefore = 0
 
   constructor (metrics: Metrics, now: () => number = () => Date.now()) {

@@ -1,7 +1,7 @@
 import type { LocalConnection } from './connection.ts'
 import type { Metrics } from '../metrics.ts'
 
-/** A ping is a system call: thousands in one turn of the event loop would hold up everything else. */
+/** How many pings are sent in one turn of the event loop. A ping is a system call: thousands at once would hold up everything else. */
 const batchSize = 256
 
 /** Pings all connections of the instance on one timer, and terminates those that gave no sign of life in two intervals: see `Pulse`. */

@@ -8,9 +8,11 @@ export interface Traffic {
 
 /** Intervals without a sign of life after which a connection is dead. */
 const maxSilentIntervals = 2
-/** The slowest link that clients are given time for, unless their link was seen to be faster. */
+/** The slowest link that clients get time for, unless their link was seen to be faster. */
 const slowestBytesPerSecond = 4_096
-/** Operating systems and proxies seldom hold more than this. What they do not take waits here, and is seen to move. */
+/**
+ * Operating systems and proxies seldom hold more than this. What they do not take waits in this process, where its progress can be seen.
+ */
 const maxOnTheWayBytes = 1_048_576
 
 /**
@@ -50,7 +52,7 @@ export class Pulse {
     return true
   }
 
-  /** Called once per interval. Returns what to do. */
+  /** Called once per interval. Returns what to do with the connection. */
   look (traffic: Traffic, intervalMs: number): 'ping' | 'wait' | 'terminate' {
     const { bytesRead = 0, bytesWritten = 0, writableLength = 0 } = traffic
     const takenBytes = bytesWritten - writableLength - (traffic._handle?.writeQueueSize ?? 0)

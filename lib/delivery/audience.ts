@@ -35,7 +35,7 @@ export function exceptIds (except: BroadcastOptions['except'], find: (id: string
 }
 
 /**
- * Whom a message is for, of those behind its targets; `undefined` when it is for all of them but the connections in `except`.
+ * Returns which connections behind its targets a message is for; `undefined` when it is for all of them but those in `except`.
  * @throws {WebsocketGroupsError} WSG_USER_ID_INVALID, WSG_GROUP_NAME_INVALID, WSG_OPTION_INVALID
  */
 export function audienceOf (targets: readonly Target[], { except, filter }: BroadcastOptions): Audience | undefined {

@@ -140,7 +140,7 @@ export class Backlog {
 
   /**
    * Where a newcomer stands in a log that this instance has not noticed yet: at its end, not where the log before it was. A loss that the
-   * client is told now is then not told again.
+   * client is told about now is then not reported again.
    */
   #beyond (group: string, { reason, end }: BacklogPage, { messages }: BacklogPage): Pick<BacklogPage, 'before' | 'epoch'> | undefined {
     if (reason !== 'epoch' || end === undefined || messages.length > 0 || this.#backplane.position(group)?.epoch === end.epoch) {
@@ -177,7 +177,7 @@ export class Backlog {
     return allOf(all, since, reached.epoch)
   }
 
-  /** The page of a client that was never in the group. */
+  /** Returns the page of a client that was never in the group. */
   async #newest (group: string, count: number): Promise<BacklogPage> {
     if (count === 0) return { before: this.#backplane.position(group), messages: [], more: false }
     for (;;) {
@@ -230,7 +230,7 @@ function isProven ({ recovered }: BacklogPage, since: LogPosition, revoked: Revo
   return position !== undefined && (position.epoch !== since.epoch || since.offset > position.offset)
 }
 
-/** The page without the messages before the floor. A log with another epoch than the floor's began after the floor. */
+/** Returns the page without the messages before the floor. A log with another epoch than the floor's began after the floor. */
 function from (floor: LogPosition, page: BacklogPage): BacklogPage {
   const isBefore = ({ position }: LoggedEnvelope): boolean => position.epoch === floor.epoch && position.offset <= floor.offset
   const skipped = page.messages.findLast(isBefore)
@@ -240,21 +240,21 @@ function from (floor: LogPosition, page: BacklogPage): BacklogPage {
   return { ...page, before: messages.length === 0 && page.more ? floor : skipped.position, messages }
 }
 
-/** Everything that a whole log holds for a client at this position, which lies before all of the log, or in an earlier log. */
+/** Returns everything that a whole log holds, for a client at a position before all of the log, or in an earlier log. */
 function allOf ({ messages, before }: CachedLog, since: LogPosition, epoch: string): BacklogPage {
   if (isLogStart(since) && before.offset === 0) return { recovered: true, before, messages, more: false }
   const reason = isLogStart(since) || since.epoch === epoch ? 'trimmed' : 'epoch'
   return { recovered: false, reason, before, messages, more: false }
 }
 
-/** The messages after a position whose message the log lost. */
+/** Returns the messages after a position whose message the log lost. */
 function afterLost (all: CachedLog, since: LogPosition): BacklogPage {
   const index = all.messages.findLastIndex(({ position }) => position.offset <= since.offset)
   const before = all.messages[index]?.position ?? all.before
   return { recovered: false, reason: 'rewound', before, messages: all.messages.slice(index + 1), end: endOf(all), more: false }
 }
 
-/** What a client gets that may not have the messages of the page: the end of the log. */
+/** Returns what a client gets when it may not have the messages of the page: the end of the log. */
 function atEnd ({ before, end, messages }: BacklogPage): Pick<BacklogPage, 'before' | 'messages' | 'more'> {
   return { before: end ?? messages.at(-1)?.position ?? before, messages: [], more: false }
 }

@@ -104,7 +104,7 @@ export class Broadcaster {
     return { scope: 'local', ...audience, instances: 1 }
   }
 
-  /** Counts whom the message is for here; called before the message is on its way. */
+  /** Counts the recipients of the message on this instance; called before the message is sent. */
   #audience (targets: readonly Target[], envelope: Envelope): Pick<BroadcastResult, 'localRecipients' | 'slowRecipients'> {
     const localRecipients = this.#hub.countRecipients(targets, envelope)
     const slowRecipients = this.#scheduler.slow.size === 0 ? 0 : this.#hub.countSlow(targets, envelope)

@@ -110,7 +110,7 @@ export class CatchUp {
     return page.more || missing ? false : this.#release(reached)
   }
 
-  /** Gives a message out of the log, unless the client says that it has it. */
+  /** Gives the client a message from the log, unless the client says that it has the message. */
   #giveOne (envelope: LoggedEnvelope): void {
     const [claimed, { epoch, offset }] = [this.#claimed, envelope.position]
     if (this.#isPast(epoch, offset)) return
@@ -143,15 +143,15 @@ export class CatchUp {
     const [claimed, behind] = [this.#claimed, this.#last]
     const last = claimed ?? behind
     const epoch = last?.epoch === '' ? this.#epoch ?? '' : last?.epoch ?? ''
-    // An instance that did not know its place may have been in the log that the client was in, and was told is lost.
+    // An instance that did not know its place may have been in the log where the client was before it was told of the loss.
     const delivered = this.#delivered ?? (this.#told ? this.#before?.epoch : undefined)
     const gone = delivered === '' || delivered === epoch ? undefined : delivered
     const known = claimed === undefined ? { gone } : { behind }
-    // There is no log now, but the log that the client was in may come back: what the client got of it must not be given again.
+    // There is no log now, but the client's earlier log may come back: what the client got from that log must not be given again.
     const left = this.#told && epoch === '' && this.#before !== undefined && !isLogStart(this.#before) ? this.#before : undefined
     const end = last === undefined ? undefined : { position: last, epoch, told: this.#told, left, ...known }
     const waiting = member.releaseHold(end)
-    // The page was read later than this came: the client was told that the other log is gone.
+    // This came before the page was read: the client was told since that the other log is gone.
     const outdated = this.#told && claimed === undefined && this.#heldBefore !== undefined ? waiting.lastIndexOf(this.#heldBefore) : -1
     for (const [index, news] of waiting.entries()) {
       if (this.#hub.find(member.connection, member.group) !== member) break

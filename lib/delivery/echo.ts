@@ -15,7 +15,7 @@ const maxWeight = 10_000
  * Gives this instance's members a message exactly once, whether it comes back from the backplane or not.
  *
  * Normally the echo from the backplane is what is delivered, as only that gives all instances the same order. When the backplane fails
- * under a message, the members here still get the message, and an echo that turns up after all must not be delivered again.
+ * during a publish, the members here still get the message, and an echo that arrives after all must not be delivered again.
  */
 export class EchoFilter {
   readonly #hub: Hub
@@ -23,9 +23,9 @@ export class EchoFilter {
   readonly #metrics: Metrics
   readonly #log: FastifyBaseLogger
   readonly #tracingFailed: (fields: object) => void
-  /** The targets whose echo arrived already, by the sequence of an own message that is being published. */
+  /** The targets whose echo arrived already, by the sequence of a message of this instance that is being published. */
   readonly #publishing = new Map<number, Target[]>()
-  /** The sequences of own messages that were delivered without an echo that may still come. */
+  /** The sequences of this instance's messages that were delivered without their echo, which may still come. */
   readonly #delivered = new BoundedMap<number, true>({ maxWeight, maxAgeMs })
 
   constructor (hub: Hub, envelopes: EnvelopeFactory, metrics: Metrics, log: FastifyBaseLogger) {
@@ -36,7 +36,7 @@ export class EchoFilter {
     this.#tracingFailed = oncePerMinute(log, 'tracing_failed')
   }
 
-  /** An own message is about to be published. */
+  /** A message of this instance is about to be published. */
   publishing ({ sequence }: Envelope): void {
     this.#publishing.set(sequence, [])
   }
@@ -46,7 +46,9 @@ export class EchoFilter {
     this.#publishing.delete(sequence)
   }
 
-  /** Delivers an own message to the members here that no echo reached yet. `mayEcho`: the backplane has it, or may have it. */
+  /**
+   * Delivers a message of this instance to the members here that no echo has reached yet. `mayEcho`: the backplane has it, or may have it.
+   */
   deliverHere (envelope: Envelope, targets: readonly Target[], mayEcho: boolean): void {
     const echoed = this.#publishing.get(envelope.sequence) ?? []
     if (echoed.length === targets.length) return

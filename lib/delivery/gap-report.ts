@@ -9,7 +9,7 @@ const intervalMs = 10_000
 /** How many groups a line names. */
 const namedGroups = 5
 
-/** Logs that connections here lost messages: one line for all losses that happen together, with the number of connections. */
+/** Writes a log line when connections here lost messages: one line for all losses that happen together, with the number of connections. */
 export class GapReport {
   readonly #log: FastifyBaseLogger
   readonly #now: () => number

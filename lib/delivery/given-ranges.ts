@@ -12,9 +12,9 @@ interface Range {
 }
 
 /**
- * What connections were given out of the logs of their groups. A message to several groups stands in the log of each, and a connection that
- * resumes several of them reads it in each: where its copies stand says whether the connection has it, however many there are. Only
- * connections that were given such messages cost memory: a range per group.
+ * Remembers what connections were given from the logs of their groups. A message to several groups stands in the log of each, and a
+ * connection that resumes several of them reads it in each: where its copies stand says whether the connection has it, however many there
+ * are. Only connections that were given such messages cost memory: a range per group.
  */
 export class GivenRanges {
   readonly #hub: Pick<Hub, 'find'>
@@ -38,7 +38,7 @@ export class GivenRanges {
     }
   }
 
-  /** Whether the connection was given the message out of the log of another group. */
+  /** Whether the connection was given the message from the log of another group. */
   has ({ connection, group }: LocalMember, { places = [] }: Envelope): boolean {
     const ranges = this.#ranges.get(connection)
     if (ranges === undefined) return false

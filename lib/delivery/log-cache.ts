@@ -8,11 +8,11 @@ const maxMessagesPerGroup = 1_000
 const maxDataPerGroup = 1_048_576
 const maxBytesPerGroup = maxDataPerGroup + maxMessagesPerGroup * overheadBytes
 const maxBytes = 33_554_432
-/** How many messages are remembered that were stored anew after a loss. */
+/** How many of the messages that were stored anew after a loss are remembered. */
 const maxMoved = 10_000
-/** How many logs are remembered that a group had before an earlier one came back. */
+/** How many logs of a group are remembered from the time before an earlier log came back. */
 const maxBetween = 10_000
-/** How much may be kept that was read from logs and does not reach the live messages yet (bytes). */
+/** How many bytes may be kept that were read from logs and do not reach up to the live messages yet. */
 const maxPartBytes = 8_388_608
 
 /** Messages of one group that follow each other. */
@@ -38,7 +38,7 @@ export interface CachedPage {
 /**
  * The latest messages of logged groups that have members here, so that clients that come back are served from memory: after the crash of
  * one instance thousands of them want the same messages at once. Bounded per group and in all, in bytes of memory; the group that was quiet
- * for the longest time makes room. Payloads are copied: as they come they are slices of what the network delivered at once.
+ * for the longest time makes room. Payloads are copied, because they arrive as slices of larger chunks from the network.
  */
 export class LogCache {
   /** What was delivered last, and what was read right before that. */
@@ -104,7 +104,7 @@ export class LogCache {
     return messages.length === 0 ? undefined : { messages, more: true }
   }
 
-  /** All messages that are kept, and where they begin; `undefined` when they end before `reached`, or went another way. */
+  /** All messages that are kept, and where they begin; `undefined` when they end before `reached`, or took another branch. */
   all (group: string, reached: LogPosition | undefined): CachedLog | undefined {
     const run = this.#find(group, reached)
     return run === undefined ? undefined : { ...run, messages: [...run.messages] }

@@ -15,7 +15,7 @@ export class LoggedPublish {
   readonly #logs: GroupLogs
   readonly #lengths: Histogram | undefined
 
-  /** `lengths` records how many messages the logs hold that are written to. */
+  /** `lengths` records how many messages the logs hold after each append. */
   constructor (backplane: Pick<Backplane, 'append'>, logs: GroupLogs, lengths?: Histogram) {
     this.#backplane = backplane
     this.#logs = logs
@@ -50,7 +50,7 @@ export class LoggedPublish {
 }
 
 /**
- * Refuses the key of a message that goes through no log, as nothing would remember the key.
+ * Refuses the idempotency key of a message that goes through no log, because nothing would remember the key.
  * @throws {WebsocketGroupsError} WSG_IDEMPOTENCY_INVALID
  */
 export function assertNoKey ({ idempotencyKey }: BroadcastOptions = {}): void {

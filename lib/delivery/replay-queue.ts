@@ -1,12 +1,12 @@
-/** How many pages of all connections of the instance may be under way together. */
+/** How many pages the connections of the instance may read at the same time. */
 const maxRunning = 32
 
 /**
  * Limits replays: a connection reads one page at a time, however many groups it resumes, and the instance reads a few pages at once. Both
- * first in, first out.
+ * queues are first in, first out.
  */
 export class ReplayQueue {
-  /** By connection, what waits for the page that the connection reads. */
+  /** By connection that reads a page, the work that waits for its end. */
   readonly #queues = new Map<object, Array<() => void>>()
   readonly #ready: Array<() => void> = []
   #running = 0

@@ -7,7 +7,7 @@ import { isOutageOrClosed } from '../errors.ts'
  * What a client may resume from. A position is a secret of the messages it came with: its nonce is random, so whoever names a position that
  * the log holds was given it. Three things a position cannot prove by itself, as the log no longer holds, or never held, anything to
  * compare it with: that it was the beginning of the log, that it was trimmed meanwhile, or that it stood in an earlier log of the group.
- * For these there are
+ * Two secrets prove these:
  *
  * - the seal: the beginning of a log is written with a MAC in the bytes that it leaves free, so that it is a secret of its group, too;
  * - the grant: a MAC over the position at which a session joined a group, and when. With it the client is owed whatever came after that

@@ -9,10 +9,10 @@ import { userOfLog } from '../backplane/user-log.ts'
 import type { ResumeProofs } from './resume-proofs.ts'
 
 /*
- * Whoever is put out of a group keeps the positions and the grant that it was given there. If it is let in again, these must not lead to
- * what was said in between. So it is remembered who was put out, when, and how far the log was: a grant from before that time, and a
- * position up to there, prove nothing any more. Nothing is read or written per message: a write when somebody is put out, a read when
- * somebody names a position.
+ * A client that is put out of a group keeps the positions and the grant that it was given there. If it is let in again, these must not lead
+ * to messages that were sent in between. So this class remembers who was put out, when, and how far the log was: a grant from before that
+ * time, and a position up to there, prove nothing any more. Nothing is read or written per message: a write when somebody is put out, a
+ * read when somebody names a position.
  *
  * Clients of the framed protocol are remembered by their session, which only their own grant proves, and all clients by their user: a
  * client without a grant is judged by what happened to any connection of its user. Raw clients without a user id cannot be told apart.
@@ -91,7 +91,9 @@ export class Revocations {
     await this.add({ userId, sessionName: undefined }, group, 'user', position)
   }
 
-  /** As `add`, for all groups: the user is blocked for that long, and what is said meanwhile is not for its clients that are away. */
+  /**
+   * As `add`, for all groups: the user is blocked for that long, and messages sent meanwhile are not for the user's clients that are away.
+   */
   async addBlocked (userId: string, forMs: number): Promise<void> {
     await this.#remember(everyGroup, namesOfUser(userId), undefined, blockRevocationMs(forMs))
   }
@@ -184,22 +186,23 @@ export class Revocations {
   }
 }
 
-/** How long it is remembered that somebody was put out of the group: longer than messages that were said meanwhile are in most logs. */
+/** How long a removal from the group is remembered: longer than most logs keep the messages that were sent meanwhile. */
 export function revocationMs (logs: GroupLogs, group: string): number {
   try {
     return Math.max(leastMs, 2 * (logs.of(group)?.ttlMs ?? 0))
   } catch {
-    // The function `logs` fails for this group now: its log may be kept for as long as any. Whoever leaves must be put out all the same.
+    // The function `logs` fails for this group now: its log may be kept for as long as any. A connection that leaves must be put out all
+    // the same.
     return 2 * maxTtlMs
   }
 }
 
-/** How long it is remembered that a user was blocked for `forMs` milliseconds. */
+/** How long the block of a user for `forMs` milliseconds is remembered. */
 export function blockRevocationMs (forMs: number): number {
   return forMs + leastMs
 }
 
-/** Under which names it is remembered that all connections of a user were put out. */
+/** Returns the names under which the removal of all connections of a user is remembered. */
 export function namesOfUser (userId: string): readonly string[] {
   return namesOf({ userId, sessionName: undefined }, 'user')
 }
@@ -211,7 +214,7 @@ function namesOf (client: Client, scope: Scope): string[] {
   return own === undefined ? [userName(client)] : [own, userName(client)]
 }
 
-/** The names that concern a client whose grant proves its session. */
+/** Returns the names that concern a client whose grant proves its session. */
 function namesOfGranted ({ userId, sessionName = '' }: Client): string[] {
   return userId === undefined ? [`s:${sessionName}`] : [`s:${sessionName}`, wholeUserName(userId)]
 }

@@ -15,7 +15,7 @@ export async function inRepairSpan<Result> (tracing: Tracing, log: string, read:
   return await tracing.run({ name: 'repair', group: labelOf(log) }, read)
 }
 
-/** What a trace says of a message that connections of this instance got. */
+/** What a trace says about a message that connections of this instance got. */
 export function deliverySpan (target: Target, bytes: number, recipients: number): SpanFacts {
   return { name: 'deliver', ...addressOf([target]), bytes, recipients }
 }

@@ -109,7 +109,7 @@ export class Blocklist {
     }
   }
 
-  /** As `load`, for callers that nobody waits for: never rejects. A load that failed for whatever reason is repeated. */
+  /** As `load`, where nobody waits for the result: never rejects. A load that failed for whatever reason is repeated. */
   async reload (): Promise<void> {
     try {
       await this.load()
@@ -124,7 +124,7 @@ export class Blocklist {
     clearTimeout(this.#retry)
   }
 
-  /** A call may fail while the backplane stays up: no outage ends then, after which the list would be loaded. */
+  /** A call may fail while the backplane stays up: then no outage ends, which would lead to another load. */
   #loadLater (): void {
     if (this.#closed) return
     this.#retry ??= setTimeout(() => {
@@ -133,7 +133,7 @@ export class Blocklist {
     }, retryMs).unref()
   }
 
-  /** Takes over a list, but for the names in `changed`. */
+  /** Takes over a list, except for the names in `changed`. */
   #replace (blocks: readonly Block[], changed: ReadonlySet<string>): void {
     const now = this.#now()
     const newer = [...this.#ends].filter(([name]) => changed.has(name))
@@ -188,7 +188,7 @@ export class Blocklist {
 }
 
 /**
- * The name of what is blocked, for the list.
+ * Returns the name under which the list has what is blocked.
  * @throws {WebsocketGroupsError} WSG_BLOCK_INVALID
  */
 export function blockName (target: BlockTarget): string {
@@ -200,7 +200,7 @@ export function blockName (target: BlockTarget): string {
   return `${userId === undefined ? 't' : 'u'}:${id}`
 }
 
-/** The user that a name of `blockName` stands for. */
+/** Returns the user that a name of `blockName` stands for. */
 export function userOfBlock (name: string): string | undefined {
   return name.startsWith('u:') ? name.slice(2) : undefined
 }

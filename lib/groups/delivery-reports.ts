@@ -19,7 +19,7 @@ export class DeliveryReports {
   /** Counts the recipients of this process. */
   readonly here: (targets: readonly Target[], exclusive: Exclusive) => Reach
 
-  /** `here` is left out in a process without sockets. */
+  /** `here` is left out where the process has no sockets. */
   constructor (
     rpc: Pick<InstanceRpc, 'askAll'>, envelopes: Pick<EnvelopeFactory, 'exclusive'>, here: DeliveryReports['here'] = () => nobody
   ) {

@@ -8,20 +8,20 @@ const againMs = 100
 /** How much of the time one request to all instances may take; the rest is for asking those that did not answer, one by one. */
 const togetherShare = 0.5
 
-/** The instance does not live: its lease has ended. */
+/** The instance is dead: its lease has ended. */
 const gone = Symbol('gone')
-/** The instance lives and may have got the request, but did not answer in time. */
+/** The instance is alive and may have got the request, but did not answer in time. */
 const silent = Symbol('silent')
-/** The instance lives, and surely got no request. */
+/** The instance is alive, and certainly did not get the request. */
 const unreached = Symbol('unreached')
 
 /** What all instances behind a target answered. */
 export interface Gathered {
   /** The answers by instance id, that of this instance included. */
   readonly answers: ReadonlyMap<string, unknown>
-  /** The ids of the instances that live and did not answer. */
+  /** The ids of the live instances that did not answer. */
   readonly missing: readonly string[]
-  /** Whether surely none of the missing instances got the request. */
+  /** Whether it is certain that none of the missing instances got the request. */
   readonly sure: boolean
   /** Whether answers are missing and the backplane cannot tell which instances live. */
   readonly unknown: boolean
@@ -43,8 +43,8 @@ export class Everywhere {
   }
 
   /**
-   * Resolves with the answer of one instance; with `undefined` when the instance is gone. An instance that lives but cannot be reached is
-   * asked again until the deadline.
+   * Resolves with the answer of one instance; with `undefined` when the instance is gone. An instance that is alive but cannot be reached
+   * is asked again until the deadline.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE (not reached), WSG_TIMEOUT (no answer), and what the instance threw
    */
   async askOne (instanceId: string, command: Command, data?: Data): Promise<unknown> {
@@ -61,8 +61,9 @@ export class Everywhere {
    * Asks all instances behind the target to close connections, or to take them out of a group. Resolves with how many connections those
    * were, the `here` of this instance included. The command must do no harm when it is carried out twice. `stored`: an instance that cannot
    * be reached now carries the command out as soon as it is back.
-   * @throws {WebsocketGroupsError} WSG_TIMEOUT when some living instances did not answer, or WSG_BACKPLANE_UNAVAILABLE when surely nothing
-   * was done. The error says for how many connections the command was carried out nevertheless, and which instances did not answer.
+   * @throws {WebsocketGroupsError} WSG_TIMEOUT when some living instances did not answer, or WSG_BACKPLANE_UNAVAILABLE when it is certain
+   * that nothing was done. The error says for how many connections the command was carried out nevertheless, and which instances did not
+   * answer.
    */
   async act (target: Target, command: Command, here: number, stored = false): Promise<number> {
     try {
@@ -71,7 +72,7 @@ export class Everywhere {
       if (missing.length === 0 && !unknown) return done
       throw incomplete(done === 0 && sure, command, done, missing)
     } catch (error) {
-      // This instance has done its part, whatever went wrong elsewhere: say so in the error.
+      // Whatever went wrong elsewhere, this instance has done its part: say so in the error.
       if (here === 0 || !isOutage(error) || 'done' in (error as object)) throw error
       const { code, detail = 'other instances were not reached' } = error as WebsocketGroupsError
       throw new WebsocketGroupsError(code, `${detail}; it was done with ${here} connections of this instance`, { cause: error, done: here })
@@ -79,8 +80,8 @@ export class Everywhere {
   }
 
   /**
-   * Resolves with the answers of all instances behind the target; `here` is that of this instance. Instances that live and did not answer
-   * with the others are asked once more, one by one. `stored`: instances that cannot be reached now need not be asked.
+   * Resolves with the answers of all instances behind the target; `here` is that of this instance. Live instances that did not answer with
+   * the others are asked once more, one by one. `stored`: instances that cannot be reached now need not be asked.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT (of the publish), and what an instance threw
    */
   async gather (target: Target, command: Command, here: unknown, stored = false): Promise<Gathered> {

@@ -11,11 +11,11 @@ import type { Occupancy } from './occupancy.ts'
 import type { Blocklist } from './blocklist.ts'
 
 /**
- * For how many addresses upgrades are counted: about 2 MB. Beyond that, the addresses that were quiet the longest are forgotten and start
- * from zero.
+ * How many addresses have their upgrades counted, in about 2 MB. Beyond that, the addresses that were quiet the longest are forgotten and
+ * start from zero.
  */
 const maxAddresses = 20_000
-/** `Retry-After` of a refusal for a limit of connections, which ends when others leave (seconds). */
+/** `Retry-After` when a limit of connections refuses an upgrade: there is room again when others leave (seconds). */
 const fullRetrySeconds = 10
 
 /** Why an upgrade is refused. */
@@ -23,7 +23,7 @@ export interface Refusal {
   readonly limit: Limit
   readonly code: ErrorCode
   readonly detail: string
-  /** Left out when trying again does not help. */
+  /** Left out where another try would not help. */
   readonly retryAfterSeconds?: number | undefined
 }
 
@@ -35,7 +35,7 @@ export interface ClientAddress {
 
 type GateOptions = Pick<ResolvedOptions, 'limits' | 'upgradeLimit' | 'userId' | 'expiresAt'>
 
-/** Decides which upgrades become connections: what an address, a user and this instance may have, and who is blocked. */
+/** Decides which upgrades become connections: how many connections an address, a user and this instance may have, and who is blocked. */
 export class Gate {
   readonly #limits: ResolvedLimits
   readonly #backplane: Pick<Backplane, 'syncUser'>

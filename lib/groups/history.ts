@@ -84,12 +84,13 @@ export class GroupHistory {
     const newest = before === undefined ? undefined : await this.#backplane.history(group, undefined, 1)
     const gap = newest === undefined || before === undefined ? undefined : gapAt(newest, before)
     if (newest !== undefined && gap !== undefined) return { messages: [], end: newest.end, gap, more: false }
-    // How many of the latest messages hold the page. One more is read than asked for, to know whether there are older ones.
+    // How many of the latest messages are sure to contain the page. Read one more than asked for, to know whether there are older ones.
     const neededIn = ({ end }: LogPage): number => limit + 1 + (before === undefined ? 0 : end.offset - before.offset + 1)
     const read = async (count: number): Promise<LogPage> => await this.#backplane.history(group, undefined, count)
     let count = Math.min(newest === undefined ? limit + 1 : neededIn(newest), maxLimit)
     let first = await read(count)
-    // Messages that were appended meanwhile pushed the wanted ones out of what was read: read more, and some in reserve, as it goes on.
+    // Messages that were appended meanwhile pushed the wanted ones out of what was read: read more, and some in reserve, because appends go
+    // on.
     for (let reserve = 0; neededIn(first) > count && count < maxLimit;) {
       reserve = 2 * Math.max(reserve, neededIn(first) - count)
       count = Math.min(neededIn(first) + reserve, maxLimit)
@@ -151,12 +152,12 @@ function isBefore (position: LogPosition, before: LogPosition): boolean {
   return position.epoch === before.epoch && position.offset < before.offset
 }
 
-/** The gap of a page before a position where nothing was found: unless the log begins there, its messages were dropped. */
+/** Returns the gap of a page before a position where nothing was found: unless the log begins there, its messages were dropped. */
 function missingBefore (before: LogPosition | undefined, found: readonly unknown[]): GapReason | undefined {
   return before !== undefined && found.length === 0 && before.offset > 1 ? 'trimmed' : undefined
 }
 
-/** Why nothing can be read before the position. */
+/** Returns why nothing can be read before the position. */
 function gapAt ({ end, messages }: Pick<LogPage, 'end' | 'messages'>, before: LogPosition): GapReason | undefined {
   if (isLogStart(before) || isLogStart(end) || before.epoch !== end.epoch) return 'epoch'
   if (before.offset > end.offset) return 'rewound'

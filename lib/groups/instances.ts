@@ -35,12 +35,12 @@ export class InstanceMessages implements Instances {
     check('instances.on: name', name, aName)
     check('instances.on: handler', handler, aFunction)
     const handlers = this.#handlers.get(name) ?? new Set()
-    // Of its own, as two parts of an application may give the same function: the removal of one must not take the other's away.
+    // Wrap the function: two parts of an application may pass the same one, and the removal of one handler must not remove the other.
     const added: Handler = payload => handler(payload)
     this.#handlers.set(name, handlers.add(added))
     const remove = (): void => {
       handlers.delete(added)
-      // Names may be made up for a single answer.
+      // Drop the name, too: an application may make up names for a single answer.
       if (handlers.size === 0 && this.#handlers.get(name) === handlers) this.#handlers.delete(name)
     }
     return Object.assign(remove, { [Symbol.dispose]: remove })

@@ -6,7 +6,7 @@ const maxInfoBytes = 1024
 
 export type MemberInfoOption = ((connection: Connection) => Json | undefined) | undefined
 
-/** What the option `memberInfo` shows of the connection, after a round trip through JSON: members here and elsewhere look alike. */
+/** Returns what the option `memberInfo` shows of the connection, after a round trip through JSON: members here and elsewhere look alike. */
 export function shownBy (memberInfo: MemberInfoOption, connection: Connection): Pick<Member, 'info'> | undefined {
   const info: unknown = memberInfo?.(connection)
   if (isThenable(info)) {
@@ -19,7 +19,7 @@ export function shownBy (memberInfo: MemberInfoOption, connection: Connection): 
 }
 
 /**
- * The value as JSON keeps it; `undefined` where JSON cannot express it.
+ * Returns the value as JSON keeps it; `undefined` where JSON cannot express it.
  * @throws {WebsocketGroupsError} WSG_MEMBER_INFO_TOO_LARGE
  */
 export function toInfo (info: unknown): MemberInfo | undefined {

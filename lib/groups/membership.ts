@@ -21,7 +21,7 @@ import type { ResolvedLimits } from '../options/limits.ts'
 import type { OutagePolicy, WebsocketGroupsOptions } from '../options/types.ts'
 import type { JoinOptions, JoinResult, Member } from '../types.ts'
 
-/** For how many users new groups are counted; beyond that, those that were quiet the longest are forgotten. */
+/** How many users have their new groups counted; beyond that, the users who were quiet the longest are forgotten. */
 const maxUsers = 20_000
 
 type Writable<Of> = { -readonly [Name in keyof Of]: Of[Name] }
@@ -77,7 +77,7 @@ export class Membership {
     const startedAt = performance.now()
     const known = this.#hub.find(connection, group)
     const member = known ?? this.#add(connection, group, options)
-    // Before anything is delivered: filters ask for the tags.
+    // Set the tags before anything is delivered, because filters read them.
     if (options.tags !== undefined) (connection.tags ??= new Tags()).set(group, options.tags)
     // Concurrent calls share one outcome: otherwise one could undo what another reports as done.
     let joining = this.#joining.get(member)
@@ -91,7 +91,7 @@ export class Membership {
       this.#metrics.timings.join.observeSince(startedAt)
       return result
     } catch (error) {
-      // One that closed is taken out of all its groups at once.
+      // A connection that closes is taken out of all its groups at once.
       if (known === undefined && !connection.closed) this.#undo(member)
       throw error
     } finally {
@@ -106,7 +106,7 @@ export class Membership {
     const stored = this.#sync(group, connection.id).then(() => {
       if (!this.#hub.has(group)) this.#occupancy.changed('group', group)
     })
-    // Begins now: a join that follows may be stored together with this leave, or sooner.
+    // The leave begins now: a join that follows may be stored together with it, or sooner.
     await this.#presence.left(connection, group, stored)
     return true
   }
@@ -128,7 +128,7 @@ export class Membership {
   /** Keeps connections of the user that are away from resuming in the group. */
   async putOutUser (userId: string, group: string): Promise<void> { await this.#revocations.addUser(userId, group) }
 
-  /** The same for a user who was blocked, in all groups. The blocklist closes the connections that are open. */
+  /** Does the same in all groups, for a user who was blocked. The blocklist closes the connections that are open. */
   async userBlocked (userId: string, forMs: number): Promise<void> { await this.#revocations.addBlocked(userId, forMs) }
 
   /** Changes what others see of the connection, in all of its groups. @throws what `Connection.setInfo` throws */
@@ -160,7 +160,7 @@ export class Membership {
     return Promise.all([subscribed, this.#backplane.subscribe(log).catch(ignoreUnavailable)]).then(() => undefined)
   }
 
-  /** A framed client said hello: replays the log of its user. Resolves when the client has all, or has to read some of it first. */
+  /** A framed client said hello: replays the log of its user. Resolves when the client has all of it, or has to read some of it first. */
   async clientGreeted (connection: LocalConnection): Promise<void> {
     const { userId, closed } = connection
     const log = userId === undefined || closed ? undefined : this.#userLogOf(userId)
@@ -268,7 +268,7 @@ export class Membership {
     return this.#backplane.syncMember(group, connectionId).catch(ignoreUnavailable)
   }
 
-  /** As `#sync`, where nobody waits: the backplane keeps trying by itself, and says so in its `problems`. */
+  /** As `#sync`, where nobody waits for the result: the backplane keeps trying by itself, and says so in its `problems`. */
   #syncLater (group: string, connectionId: string): void {
     this.#backplane.syncMember(group, connectionId).catch(() => {})
   }

@@ -20,7 +20,7 @@ export class Occupancy {
   readonly #here: (kind: Presences) => Iterable<string>
   /** What is to be compared. Nothing while `#all` is set: clients can make up any number of names in an outage. */
   readonly #dirty = { group: new Set<string>(), user: new Set<string>() }
-  /** Everything is to be compared that is recorded, and all groups and users that are here. */
+  /** Compare everything that is recorded, and all groups and users of this instance. */
   #all = false
   #flushing: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
@@ -91,7 +91,7 @@ export class Occupancy {
       }
     } catch (error) {
       this.#all = true
-      // Those that came meanwhile.
+      // Compare what changed meanwhile.
       for (const name of this.#dirty.user) this.changed('user', name)
       for (const names of Object.values(this.#dirty)) names.clear()
       if (!this.#closed) this.#retry ??= setTimeout(() => this.#again(), retryMs).unref()
@@ -113,7 +113,7 @@ export class Occupancy {
     if (!this.watches(kind)) return
     const changed = [...this.#dirty[kind]]
     this.#dirty[kind].clear()
-    // What cannot be stored now is stored before the next comparison.
+    // The backplane stores what cannot be stored now before the next comparison.
     if (kind === 'user') await Promise.allSettled(changed.map(async name => await this.#backplane.syncUser(name)))
     const names = all ? [...changed, ...this.#here(kind)] : changed
     if (names.length > 0) await this.#tell(kind, names)

@@ -8,8 +8,8 @@ const maxLimit = 10_000
 export interface Page<Item> { readonly items: readonly Item[], readonly cursor: string | undefined }
 
 /**
- * One page of a list that is read as a whole each time: the items after those of the previous page, in the order of their keys. Items that
- * come or go between two pages do not shift the others.
+ * Returns one page of a list that is read as a whole each time: the items after those of the previous page, in the order of their keys.
+ * Items that come or go between two pages do not shift the others.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function pageOf<Item> (all: Iterable<Item>, keyOf: (item: Item) => string, options: PageOptions): Page<Item> {
@@ -21,7 +21,8 @@ export function pageOf<Item> (all: Iterable<Item>, keyOf: (item: Item) => string
 }
 
 /**
- * The items of one page and the next item, if there is one: enough for a caller who merges the lists of several instances into one page.
+ * Returns the items of one page and the next item, if there is one: enough for a caller who merges the lists of several instances into a
+ * page.
  * @throws {WebsocketGroupsError} WSG_OPTION_INVALID
  */
 export function itemsAfter<Item> (

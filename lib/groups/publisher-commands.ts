@@ -29,7 +29,7 @@ export class PublisherCommands extends RemoteCommands {
     assertGroupName(group)
     await this.#putOut(userId, group)
     const left = await super.leaveUser(userId, group, reason)
-    // Once more: messages that reached a connection before it left must not prove a right to later ones.
+    // Revoke once more: messages that reached a connection before it left must not prove a right to later ones.
     await this.#putOut(userId, group)
     return left
   }
@@ -40,7 +40,7 @@ export class PublisherCommands extends RemoteCommands {
     const revoked = userId === undefined || forMs === 0
       ? undefined
       : this.#backplane.revoke(everyGroup, namesOfUser(userId), undefined, blockRevocationMs(forMs))
-    // At the same time: an unblock that follows waits for no revocation, and must not reach the instances before the block.
+    // Do both at the same time: an unblock that follows waits for no revocation, and must not reach the instances before the block.
     const [closed] = await Promise.all([super.block(name, forMs), revoked])
     return closed
   }

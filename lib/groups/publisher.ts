@@ -174,7 +174,7 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
 
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const envelope = this.#envelopes.message(targets, data, options)
-    // There are no connections here for whom a local message could be.
+    // This process has no connections that could get a local message.
     const scope = options.local === true ? 'local' : 'cluster'
     const instances = scope === 'local' || targets.length === 0 ? 0 : await this.#backplane.publish(targets, envelope)
     return await this.#reports.complete({ scope, localRecipients: 0, instances }, targets, options)

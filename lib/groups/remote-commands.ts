@@ -36,7 +36,10 @@ export class RemoteCommands {
   readonly #everywhere: Everywhere
   readonly #self: string
 
-  /** `self`: the id of this process. The caller has looked for its own connections before, so the id of one means that it is gone. */
+  /**
+   * `self`: the id of this process. Callers look up the connections of this process first, so an id of this process means that the
+   * connection is gone.
+   */
   constructor (rpc: InstanceRpc, everywhere: Everywhere, self: string) {
     this.#rpc = rpc
     this.#everywhere = everywhere
@@ -71,7 +74,7 @@ export class RemoteCommands {
     return await this.#ask(connection, { op: 'disconnect', code, reason }).catch(gone(0))
   }
 
-  /** Puts the user's connections on other instances into the group. Resolves with how many there are in it. */
+  /** Puts the user's connections on other instances into the group. Resolves with how many of them are in the group. */
   async joinUser (userId: string, group: string, options: JoinOptions = {}): Promise<number> {
     assertGroupName(group)
     return total(await this.askUser(userId, { op: 'join', group, options }))
@@ -151,7 +154,7 @@ export class RemoteCommands {
   }
 }
 
-/** `undefined` for what a caller without types may pass instead of a connection. */
+/** Returns `undefined` for other values that a caller without types may pass instead of a connection. */
 export function idOf (connection: unknown): string | undefined {
   const id: unknown = typeof connection === 'object' && connection !== null ? (connection as { id?: unknown }).id : connection
   return typeof id === 'string' ? id : undefined
@@ -196,7 +199,7 @@ export function gone<Result> (result: Result): (error: unknown) => Result {
   }
 }
 
-/** The names of one instance that may belong to a page: see `itemsAfter`. */
+/** Returns the names of one instance that may belong to a page: see `itemsAfter`. */
 export function groupNames (names: Iterable<string>, { prefix = '', ...page }: GroupListOptions): readonly string[] {
   return itemsAfter(startingWith(names, prefix), name => name, page)
 }

@@ -120,7 +120,7 @@ export class ConnectionCommands {
     await this.#membership.putOutUser(userId, group)
     const here = await this.#leaveHere(userId, group, reason)
     const left = await this.#remote.leaveUser(userId, group, reason, here)
-    // Once more: messages that reached a connection before it left must not prove a right to later ones.
+    // Revoke once more: messages that reached a connection before it left must not prove a right to later ones.
     if (left > here) await this.#membership.putOutUser(userId, group)
     return left
   }
@@ -176,7 +176,7 @@ export class ConnectionCommands {
     return this.#hub.connections.get(idOf(connection) ?? '')
   }
 
-  /** Carries out a command of an instance. `here`: of this instance, which has done its own part already. */
+  /** Carries out a command of an instance. `here`: the command came from this instance, which has done its own part already. */
   async #serve (command: Command, data: Data, here: boolean): Promise<Answers[Command['op']]> {
     switch (command.op) {
       case 'app': return await this.instances.receive(command.name, command.payload, command.ask)

@@ -71,7 +71,7 @@ interface Pending {
   readonly answers: Map<string, unknown>
   /** How many instances took the request; unknown until the publish is acknowledged. */
   expected: number
-  /** How many instances failed, where the request goes on without them. */
+  /** How many instances failed, if the request goes on without them. */
   lost: number
   settle (error?: unknown): void
 }
@@ -177,7 +177,7 @@ export class InstanceRpc {
   /** Takes a request or a reply that came from the backplane. Never throws. */
   receive (envelope: Envelope): void {
     const message = parse(envelope.command)
-    // Not a message of this package. If somebody waits for an answer, the deadline ends that.
+    // This is not a message of this package. If somebody waits for an answer, the deadline ends the wait.
     if (message === undefined) return
     if (envelope.kind === 'reply') this.#settle(message as unknown as Reply, envelope.origin)
     else void this.#serve(message, envelope)
@@ -217,7 +217,7 @@ export class InstanceRpc {
     if (here) return this.#settle(reply, origin)
     const target: Target = { kind: 'instance', name: origin }
     const envelope = this.#envelopes.command('reply', target, encoded)
-    // The instance that asked then runs into its deadline, and that is true: this one could not answer.
+    // The instance that asked then runs into its deadline, which tells the truth: this instance could not answer.
     await this.#backplane.publish([target], envelope).catch(() => { this.#metrics.repliesLost++ })
   }
 }
@@ -240,7 +240,7 @@ function parse (command: string): Message | undefined {
   }
 }
 
-/** Writes down what the handler threw. An error without a code of this package is reduced to its message. */
+/** Serializes what the handler threw. An error without a code of this package is reduced to its message. */
 function serializeError (error: unknown): PackedError {
   const code = (Object.keys(errorCodes) as ErrorCode[]).find(code => hasCode(error, code))
   if (code !== undefined) return { code, detail: (error as { detail?: string }).detail }

@@ -5,19 +5,19 @@ import type { GroupLogs } from '../options/group-logs.ts'
 import type { ResolvedLimits } from '../options/limits.ts'
 import type { AnyConnection, Data } from '../types.ts'
 
-/** For how many users bytes are counted; beyond that, those that were quiet the longest are forgotten. */
+/** How many users have their bytes counted; beyond that, the users who were quiet the longest are forgotten. */
 const maxUsers = 20_000
 
 /**
  * Limits what each user stores in the logs of rooms that relay messages. Each log has a limit of its own, but a user who enters many rooms
- * could fill Redis. A connection counts with the bytes that it adds to the log of its room, up to what that log keeps: whoever talks much
- * in few rooms is not held up.
+ * could fill Redis. A connection counts with the bytes that it adds to the log of its room, up to what that log keeps: a user who sends
+ * much in few rooms is not held up.
  */
 export class StoredBytes {
   readonly #users: RateTable | undefined
   readonly #logs: Pick<GroupLogs, 'of'>
   readonly #metrics: Pick<Metrics, 'limitHit'>
-  /** How many bytes each connection counts with. A connection relays to one room. */
+  /** How many bytes each connection counts for. A connection relays to one room. */
   readonly #counted = new WeakMap<AnyConnection, number>()
 
   constructor ({ storedBytes }: Pick<ResolvedLimits, 'storedBytes'>, logs: Pick<GroupLogs, 'of'>, metrics: Pick<Metrics, 'limitHit'>) {

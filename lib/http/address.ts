@@ -18,13 +18,13 @@ export function isPrivateAddress (address: string): boolean {
 }
 
 /**
- * The key by which limits per address count: an IPv4 address, or the first 64 bits of an IPv6 address, as one host may use all that share
- * them. Takes `request.ip` of Fastify, which may be any text where Fastify trusts the header of a proxy. All texts that are not addresses
- * count as one, or clients could make up as many as they like.
+ * The key by which limits per address count: an IPv4 address, or the first 64 bits of an IPv6 address, because one host may use all
+ * addresses that share them. Takes `request.ip` of Fastify, which may be any text where Fastify trusts the header of a proxy. All texts
+ * that are not addresses count as one address, or clients could make up as many addresses as they like.
  */
 export function addressKey (ip: string): string {
   if (ip.length > maxLength) return unknown
-  // Some proxies add the port, which is another one for each connection.
+  // Some proxies add the port, which differs from connection to connection.
   const bare = textToKeep(ip.replace(/^\[(.*)\](?::\d+)?$|^([\d.]+):\d+$/, '$1$2'))
   if (isIPv4(bare)) return bare
   const address = bare.toLowerCase().replace(/%.*$/, '')

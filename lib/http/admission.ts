@@ -29,8 +29,8 @@ export function precheckUpgrades (gate: Gate, metrics: Metrics): onRequestHookHa
 }
 
 /**
- * Params are pieces of the URL, and JavaScript keeps all of a text for a piece of it. The name of a group outlives the connection: a
- * name that somebody made up would keep a URL of 16 KB for as long as the group's log lasts.
+ * Params are pieces of the URL, and JavaScript keeps a long string in memory as long as a piece of it is in use. The name of a group
+ * outlives the connection: a name that somebody made up would keep a URL of 16 KB for as long as the group's log lasts.
  */
 function copyParams ({ raw: { url = '' }, params }: FastifyRequest): void {
   if (url.length <= shortUrl || typeof params !== 'object' || params === null) return
@@ -103,7 +103,7 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, metrics: Metric
   })
 }
 
-/** Whether what a hook threw is meant for the client: it has a status from 400 to 499, or this package refused the upgrade. */
+/** Whether the error that a hook threw is meant for the client: it has a status from 400 to 499, or this package refused the upgrade. */
 function isForClient (error: Error, status: number): boolean {
   return isClientStatus(status) || hasCode(error, 'WSG_REFUSED')
 }

@@ -11,7 +11,7 @@ const fastifyCode = /^FST_[A-Z0-9_]{1,60}$/
  */
 export function toAnswer (error: Error, status = statusOf(error)): Error {
   if (isClientFault(error)) return error
-  // Without a detail there is nothing to hide, and the error was logged before.
+  // An error without a detail has nothing to hide, and was logged before.
   if (error instanceof WebsocketGroupsError && error.detail === undefined) return error
   const statusCode = serverStatus(status)
   const { code } = error as { readonly code?: unknown }
@@ -40,7 +40,7 @@ export function statusWithReply (thrown: unknown, replyStatus: number): number {
   return own >= 400 && own <= 599 ? own : replyStatus
 }
 
-/** Whether the answer is made for the client, with all that it says. */
+/** Whether the whole answer is meant for the client. */
 export function isClientStatus (status: number): boolean {
   return status >= 400 && status < 500
 }

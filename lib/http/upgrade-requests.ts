@@ -11,7 +11,7 @@ interface DecidingServer extends EventEmitter { shouldUpgradeCallback?: ShouldUp
 /** The parser of a connection; Node calls `onIncoming` once the headers of a request are complete. */
 interface Parser { onIncoming?: ((request: IncomingMessage, keepAlive: boolean) => unknown) | null }
 
-/** Whether the request asks for a WebSocket; RFC 6455 4.1 wants GET, HTTP/1.1, and this one protocol. */
+/** Whether the request asks for a WebSocket; RFC 6455 4.1 requires GET, HTTP/1.1, and this one protocol. */
 function offersWebsocket ({ method, headers, httpVersionMinor }: IncomingMessage): boolean {
   return method === 'GET' && httpVersionMinor > 0 && headers.upgrade?.trim().toLowerCase() === 'websocket'
 }

@@ -15,8 +15,8 @@ export function addRouteHooks (app: FastifyInstance, ...added: onRouteHookHandle
 }
 
 /**
- * Registers @fastify/websocket, unless the application did. An application that registers it later gets an error that says so; the error
- * of Fastify, "The decorator 'ws' has already been added!", would not say by whom.
+ * Registers @fastify/websocket, unless the application did. An application that registers it later gets an error that says so; Fastify's
+ * error, "The decorator 'ws' has already been added!", would not say who added it.
  */
 export async function registerWebsocket (app: FastifyInstance, options: WebsocketPluginOptions): Promise<void> {
   if (!app.hasDecorator('websocketServer')) await app.register(websocket, options)

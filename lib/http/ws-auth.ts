@@ -110,7 +110,7 @@ async function identify (
   return expiresAt !== undefined && expiresAt <= Date.now() ? undefined : identity
 }
 
-/** Statuses of an auth service that say nothing about the token: it took too long, or is asked too often. */
+/** Statuses of an auth service that say nothing about the token: the service took too long, or was asked too often. */
 const mayPass = [408, 429]
 
 async function verify (
@@ -136,7 +136,7 @@ async function verify (
 
 /**
  * Whether the value is an object with fields, of whatever class. Errors, boxed primitives (`new Boolean(false)`), dates, buffers, maps and
- * the `Response` of fetch are none: each of them calls itself something else, in every realm.
+ * the `Response` of fetch are not such objects: each of them has another string tag than a plain object, in every realm.
  */
 function isIdentity (value: unknown): value is Identity {
   return Object.prototype.toString.call(value) === '[object Object]'

@@ -127,7 +127,7 @@ export function makeWsHandler (
           reauthentication: reauthenticationOf(request)
         }).start(request)
       } catch (error) {
-        // The identity cannot be read. `wsAuth` refuses such an identity before the upgrade, so a hook of the service set this one.
+        // The identity cannot be read. A hook of the service has set it, because `wsAuth` refuses such an identity before the upgrade.
         instance.metrics.lines.write(request.log, 'open_failed', { err: error })
         if (admission !== undefined) instance.gate.leave(admission)
         refuse(socket)

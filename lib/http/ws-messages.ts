@@ -13,7 +13,7 @@ export function makeWsMessages (
   { registry }: Pick<Instance, 'registry'>
 ): { readonly wsMessages: FastifyInstance['wsMessages'], compile (): void } {
   const sets: MessageSet[] = []
-  // Made with the first set, as it adds a handler to the registry.
+  // Made with the first set, because it adds a handler to the registry.
   let questions: Questions | undefined
   let compiled = false
 

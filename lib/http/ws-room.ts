@@ -134,7 +134,7 @@ export function makeWsRoom (instance: Instance, plugin: ResolvedOptions, checks:
         if (groups.get(connection) !== group) return undefined
         return await nameGroup(connection.params, connection.identity) === group
       },
-      // Where the service handles messages itself, it decides who may post.
+      // A service that handles messages itself decides who may post.
       ...(room.onMessage === undefined && room.messages === undefined ? { mayPost: isMember } : {}),
       groupOf: groupNamed,
       isMember
@@ -191,7 +191,7 @@ function answering (hook: preHandlerAsyncHookHandler | preHandlerHookHandler, me
     return function (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) {
       const callback = hook as preHandlerHookHandler
       try {
-        // To Fastify only what is truthy is an error: `done(null)` says that all is well.
+        // Fastify takes only truthy values for errors: `done(null)` says that all is well.
         return callback.call(this, request, reply, error => done(error ? judged(error, request, reply, metrics) as Error : undefined))
       } catch (error) {
         throw judged(error, request, reply, metrics)
@@ -212,7 +212,7 @@ function judged (thrown: unknown, request: FastifyRequest, reply: FastifyReply, 
   const err = toError(thrown)
   const status = statusWithReply(thrown, reply.statusCode)
   const answer = toAnswer(err, status)
-  // Errors of `wsAuth` were judged and logged there.
+  // `wsAuth` has judged and logged its own errors.
   if (answer === err) return err
   // A hook set the status of the reply, or threw an object for the client. A field `status`, though, is that of another server's answer.
   if (isClientStatus(status) && (thrown as { readonly status?: unknown } | undefined)?.status === undefined) return thrown
@@ -233,7 +233,7 @@ function assertSince (request: FastifyRequest): void {
   if (since !== undefined && parsePosition(since) === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
 }
 
-/** A framed client says in its hello where it was, which is newer than the `since` of its URL. */
+/** A framed client names its position in its hello. That position is newer than the `since` of its URL. */
 function joinOptions (connection: Connection, request: FastifyRequest, history = 0): JoinOptions {
   const since = connection.framed ? undefined : sinceOf(request)
   return typeof since === 'string' ? { history, since } : { history }

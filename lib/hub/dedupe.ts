@@ -2,9 +2,9 @@ import type { Envelope } from '../backplane/backplane.ts'
 import { BoundedMap } from '../bounded-map.ts'
 
 /**
- * How many connections all remembered messages may have been given to; each message counts as `messageWeight` connections more, which is
- * what it takes of memory (300 bytes). A client that comes back to groups of several partitions may have missed thousands of messages that
- * went to more than one of them: they are given out of one log after the other.
+ * Limits how much is remembered, counted in connections that were given a message; each message counts as `messageWeight` further
+ * connections, because it takes that much memory (300 bytes). A client that comes back to groups of several partitions may have missed
+ * thousands of messages that went to more than one of them: it gets them from one log after another.
  */
 const maxWeight = 200_000
 const messageWeight = 16
@@ -13,8 +13,9 @@ const messageWeight = 16
 type Recipients = Set<number>
 
 /**
- * Remembers who was given which of the messages that went to several groups. The copies of such a message come by different channels: with
- * other messages between them, from different servers, or much later, out of the repair of a log. Each connection gets one of them.
+ * Remembers which connections were given which of the messages that went to several groups. The copies of such a message arrive on
+ * different channels: with other messages between them, from different servers, or much later, when a log is repaired. Each connection gets
+ * only one copy.
  */
 export class MultiGroupDedupe {
   /** Copies from logs may come late. They have a map of their own, so that volatile messages do not push them out. */

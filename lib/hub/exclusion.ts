@@ -10,10 +10,10 @@ export interface Excludable {
   readonly tags?: Tags | undefined
 }
 
-/** Whether a message is not for a connection behind its target. */
+/** Tells whether the message must not go to this connection, although the connection is behind the message's target. */
 export type Exclusion<Connection extends Excludable = Excludable> = (connection: Connection) => boolean
 
-/** Who does not get a message. */
+/** The fields of a message that say who does not get it. */
 export type Exclusive = Pick<Envelope, 'except' | 'audience'>
 
 /** Made once per message, so that most messages cost nothing per recipient: `undefined` means that nobody is excluded. */

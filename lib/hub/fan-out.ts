@@ -5,8 +5,8 @@ import type { Exclusion } from './exclusion.ts'
 import type { LocalMember } from './local-member.ts'
 
 /*
- * The fan-out: one message to many connections, encoded once for all of them and written with all else that comes for each in this turn of
- * the event loop. Nothing is looked up and nothing is allocated per recipient.
+ * The fan-out: one message to many connections, encoded once for all of them and written together with everything else that each of them
+ * gets in this turn of the event loop. Nothing is looked up and nothing is allocated per recipient.
  */
 
 /**
@@ -21,18 +21,18 @@ export function giveToMembers (
   let taken = 0
   for (const member of members) {
     const { connection } = member
-    // Nor does it count as given: the copy in a log, which the member may be owed, may come yet.
+    // The member joined after the message was sent. It does not count as given either: the member may be owed a copy from a log.
     if (heldSince !== undefined && member.member.joinedAt > heldSince) continue
     // A member that holds the message back does not have it yet, and may get it sooner through another group.
     if (given !== undefined && !member.holding) {
       if (given.has(connection.number)) {
-        // A client that came back ahead of this instance must not be told of a position that it is past.
+        // A client that came back ahead of this instance must not be told a position that it has already passed.
         if (member.holdback === undefined || !member.hold(envelope)) member.passOver(envelope)
         continue
       }
       given.add(connection.number)
     }
-    // For an excluded member too: its client must not be told how far the log is before it got what came earlier.
+    // Hold it back for an excluded member, too: the client must get all earlier messages before it is told a later position.
     if (member.holdback !== undefined && member.hold(envelope)) continue
     if (excludes !== undefined && excludes(connection)) member.passOver(envelope)
     else if (connection.outbound.enqueueShared(outgoing)) taken++

@@ -4,7 +4,7 @@ import { samePosition } from '../backplane/position.ts'
 const maxWaiting = { messages: 1_000, bytes: 262_144 } as const
 /** The memory that a message takes beside its payload (bytes). */
 const overheadBytes = 256
-/** As many as an instance remembers of what it delivered. Of a log that lost more messages, nobody can tell the branches apart. */
+/** As many positions as an instance remembers of what it delivered. If a log lost more messages, nobody can tell its branches apart. */
 const maxGiven = 256
 
 /** Messages of a group's log are lost. The log goes on after `position`. */
@@ -42,7 +42,7 @@ export class Holdback {
   #end: ReplayEnd | undefined
   /** As `ReplayEnd.gone`, until this instance has left that log. */
   #gone: string | undefined
-  /** Where this instance went on when it left that log, if that was not yet the client's log. */
+  /** Where this instance went on when it left that log, unless it went on in the client's log. */
   #between: LogPosition | undefined
   /** Where the latest messages stand that the replay gave to the client, oldest first. */
   #given: LogPosition[] = []
@@ -58,7 +58,7 @@ export class Holdback {
     return this.#waiting ?? []
   }
 
-  /** Messages up to there were dropped, and have to be read from the log; `undefined`: all that came still waits. */
+  /** Messages up to this position were dropped, and have to be read from the log; `undefined`: everything that came still waits. */
   get since (): LogPosition | undefined {
     return this.#since
   }
@@ -100,20 +100,20 @@ export class Holdback {
     return this.#end?.epoch === epoch
   }
 
-  /** Whether the message is of a log that is gone, and that the client has left before this instance did. */
+  /** Whether the message belongs to a log that is gone, and that the client left before this instance did. */
   isGone ({ epoch }: LogPosition): boolean {
     return this.#gone !== undefined && epoch === this.#gone
   }
 
   /**
-   * If the message at the position is of another log than the client's and the client was not told of that: where the client goes on. The
-   * client claimed to be in a log that could not be read, or its log was lost before this instance reached it.
+   * Returns where the client goes on if the message at the position belongs to another log than the client's, and the client was not told.
+   * The client claimed to be in a log that could not be read, or its log was lost before this instance reached it.
    */
   otherLog (position: LogPosition): LogPosition | undefined {
     return this.#end !== undefined && position.epoch !== this.#end.epoch ? this.#end.behind ?? this.#between : undefined
   }
 
-  /** Whether other messages may have stood in the place of these: only nonces tell them apart. */
+  /** Whether other messages may have had the same offsets as these: only nonces tell them apart. */
   get forked (): boolean {
     return this.#forked
   }
@@ -137,8 +137,8 @@ export class Holdback {
   }
 
   /**
-   * Whether the client got the message from a log that seemed to be gone when it joined, and is back: after a failover to a server without
-   * the log, and another one.
+   * Whether the client got the message from a log that seemed to be gone when the client joined, and has come back since: after a failover
+   * to a server without the log, and a second failover.
    */
   hadBefore ({ epoch, offset }: LogPosition): boolean {
     const left = this.#end?.left
@@ -154,7 +154,7 @@ export class Holdback {
     const { position: { offset }, epoch, told } = this.#end
     // A client that was told that the log is gone is owed the next log from its beginning.
     const sameLog = epoch === gap.epoch || (epoch === '' && (told || this.#gone !== undefined))
-    // On the way to the client's log, or in the one that it left.
+    // This instance is still in the log that the client left, or on its way to the client's log.
     if (this.#gone !== undefined && (gap.epoch === this.#gone || (!sameLog && gap.epoch === ''))) return true
     return sameLog && (told || gap.reason !== 'rewound') && gap.position.offset <= offset
   }

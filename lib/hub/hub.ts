@@ -109,7 +109,7 @@ export class Hub {
     return this.#membersOf(group) !== undefined
   }
 
-  /** How many connections here a message to these targets is for. */
+  /** How many connections of this instance get a message to these targets. */
   countRecipients (targets: readonly Target[], envelope: Exclusive): number {
     const excludes = exclusionOf(envelope)
     const [only] = targets
@@ -140,7 +140,10 @@ export class Hub {
     return taken
   }
 
-  /** Gives a message that one member missed, or that was held back for it: from the log of one of the groups that it went to. */
+  /**
+   * Gives one member a message that it missed, or that was held back for it. The message comes from the log of one of the groups that it
+   * went to.
+   */
   replay (member: LocalMember, envelope: Envelope): void {
     if (this.#hasRepeated(member.connection, envelope)) member.passOver(envelope)
     else if (envelope.shared && !this.#dedupe.markNew(member.connection, envelope)) member.passOver(envelope)
@@ -175,7 +178,7 @@ export class Hub {
     return userId === undefined ? taken : taken + giveToConnections(this.#rawOf(userId), envelope, excludes)
   }
 
-  /** Who is not given the message. */
+  /** Returns which connections are not given the message. */
   #exclusionOf (envelope: Envelope): Exclusion<LocalConnection> | undefined {
     const excludes = exclusionOf(envelope)
     const { repeated, position, places } = envelope
@@ -183,7 +186,10 @@ export class Hub {
     return connection => this.#hasRepeated(connection, envelope) || this.#hasLogged(connection, envelope) || excludes?.(connection) === true
   }
 
-  /** Whether this is the copy for a group without a log, and the connection came back to a group with one ahead of this instance. */
+  /**
+   * Whether this copy is for a group without a log, and the connection has the message already from a group with a log, where it came back
+   * ahead of this instance.
+   */
   #hasLogged (connection: LocalConnection, { position, places = [] }: Envelope): boolean {
     return position === undefined && places.some(({ group, epoch, offset }) => {
       return this.find(connection, group)?.holdback?.has({ epoch, offset, nonce: 0 }) === true

@@ -6,7 +6,7 @@ import type { LocalConnection } from '../connection/connection.ts'
 const repeatMs = 60_000
 const maxGroups = 20_000
 
-/** `member`: the connection was in the group when the log lost messages. Else it joined later; the position that it came with, if any. */
+/** `member`: the connection was in the group when the log lost messages. Otherwise it joined later, with this position, if it gave one. */
 type Standing = 'member' | LogPosition | undefined
 
 /**
@@ -14,10 +14,10 @@ type Standing = 'member' | LogPosition | undefined
  * have it already; those who joined since lack it, unless they say that they got it elsewhere.
  */
 export class LateJoiners {
-  /** Of groups whose log lost messages: those who joined since, and members of before who left since. */
+  /** For each group whose log lost messages: who joined since, and which earlier members left since. */
   readonly #groups = new BoundedMap<string, WeakMap<LocalConnection, Standing>>({ maxWeight: maxGroups, maxAgeMs: repeatMs })
 
-  /** The log of the group lost messages: whoever is a member now was one before. */
+  /** The log of the group lost messages: all present members were members when that happened. */
   lost (group: string): void {
     this.#groups.set(group, new WeakMap())
   }

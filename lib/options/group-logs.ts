@@ -7,7 +7,7 @@ import { userOfLog } from '../backplane/user-log.ts'
 import { check, checkOptions, integer, isObject, isThenable, property, show, withoutUndefined, type Rule } from './rules.ts'
 import type { WebsocketGroupsOptions } from './types.ts'
 
-/** For how many groups the settings are remembered that were found by prefix. */
+/** For how many groups the settings found by prefix are remembered. */
 const maxRemembered = 10_000
 
 export const defaultLog: LogLimits = { maxMessages: 1_000, maxBytes: 1_048_576, ttlMs: 300_000 }

@@ -41,7 +41,7 @@ export function readTokenId (identity: Identity, options: Required<Pick<Websocke
 
 /**
  * Whether a fresh identity stands for the same user as an old one. Identities without a user id count as the same only if they are equal
- * literals, apart from what differs in every new token: an object of a class may keep who it is in private fields, or behind getters.
+ * literals, apart from what differs in every new token: an instance of a class may keep its user in private fields, or behind getters.
  */
 export function isSameUser (old: Identity | null, fresh: Identity, options: IdentityOptions): boolean {
   if (old === null) return false

@@ -3,7 +3,7 @@ import { invalid, isKeyText, isLiteral, isObject, keyText, property, show, type 
 export const redisRule: Rule = {
   allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, an ioredis client, an ioredis Cluster, ' +
     'or { cluster: [nodes], options? } (may be left out for the plugin, which then keeps everything in memory)',
-  // A client of another Redis package must not pass for options, and lead to a Redis at localhost: so no instances of other classes.
+  // Accept no instances of other classes: a client of another Redis package would pass for options, and lead to a Redis at localhost.
   accepts: value => typeof value === 'string' ? /^(rediss?:\/\/.|\/.)/.test(value) : isRedisClient(value) || isLiteral(value),
   secret: true
 }
@@ -48,7 +48,7 @@ function checkClusterOptions (options: unknown): void {
   }
 }
 
-/** ioredis ignores what is no map: all nodes would then be looked for at addresses that cannot be reached from here. */
+/** ioredis ignores a `natMap` that it cannot use: all nodes would then be looked for at addresses that cannot be reached from here. */
 function checkNatMap (natMap: unknown, name: string): void {
   if (natMap === undefined || natMap === null || typeof natMap === 'function') return
   if (!isLiteral(natMap)) {

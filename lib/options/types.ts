@@ -65,8 +65,8 @@ export interface OutagePolicy {
 }
 
 /**
- * What clients, users and addresses may use of this service; `false` is no limit. docs/security.md says for each limit what a
- * client over the limit is told, and which metric counts that.
+ * How much of this service clients, users and addresses may use; `false` is no limit. docs/security.md says for each limit what a client
+ * over the limit is told, and which metric counts that.
  */
 export interface Limits {
   /** Connections of this instance. More upgrades get 503 with Retry-After. @default 50_000 */
@@ -80,7 +80,7 @@ export interface Limits {
    */
   readonly connectionsPerAddress?: number | false | undefined
   /**
-   * Upgrades that one address asks for, counted before anything else looks at them. More get 429 with Retry-After. Addresses are as above.
+   * Upgrades that one address asks for, counted before any other check. More get 429 with Retry-After. Addresses are as above.
    * @default { perSecond: 20, burst: 200 }
    */
   readonly upgradesPerAddress?: Rate | false | undefined
@@ -169,7 +169,7 @@ export interface WebsocketGroupsOptions extends OccupancyHooks {
    * its `exp` (seconds, as in a JWT)
    */
   readonly expiresAt?: ((identity: Identity) => number | string | Date | null | undefined) | undefined
-  /** What `registry.block({ tokenId })` knows the token of an identity by. Cannot be async. @default its `jti` */
+  /** The id under which `registry.block({ tokenId })` knows the token of an identity. Cannot be async. @default its `jti` */
   readonly tokenId?: ((identity: Identity) => string | undefined) | undefined
   /** What other members see of a connection: at most 1,024 bytes as JSON. Cannot be async. @default nothing */
   readonly memberInfo?: ((connection: Connection) => MemberInfo | undefined) | undefined
@@ -182,7 +182,7 @@ export interface WebsocketGroupsOptions extends OccupancyHooks {
   /** Starts every key and channel in Redis. No braces. @default 'wsg:' */
   readonly keyPrefix?: string | undefined
   readonly outage?: { readonly [Operation in keyof OutagePolicy]?: OutagePolicy[Operation] | undefined } | undefined
-  /** What one client, user or address may use of this service. `false`: no limits. */
+  /** How much of this service one client, user or address may use. `false`: no limits. */
   readonly limits?: Limits | false | undefined
   /**
    * How many upgrades that passed authentication this instance takes; more get 503 with Retry-After. Those that did not pass count for

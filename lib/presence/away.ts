@@ -12,7 +12,7 @@ const maxAway = 100_000
 
 /** Whether the client of a connection that left a group may be back soon, as the same session. */
 export function mayComeBack ({ closed, closeCode, dismissed, sessionName }: LocalConnection): boolean {
-  // Where the link broke while much of what the client sent is still unread, the code is not known yet.
+  // If the link broke while much of what the client sent is still unread, the code is not known yet.
   const isFinal = closeCode === undefined ? !closed : finalCodes.has(closeCode)
   return !dismissed && !isFinal && sessionName !== undefined
 }
@@ -46,7 +46,7 @@ export class AwayMembers {
   readonly #clock: Clock
   #stopTimer: (() => void) | undefined
 
-  /** Calls `ended` with the members, by group, that did not come back. */
+  /** Calls `ended` with the members, by group, who did not come back. */
   constructor (graceMs: number, ended: (gone: ReadonlyMap<string, readonly PresentMember[]>) => void, clock = processClock) {
     this.#graceMs = graceMs
     this.#ended = ended

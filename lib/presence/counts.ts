@@ -41,7 +41,7 @@ interface Group {
   readonly fresh: Set<LocalConnection>
   /** The count that clients were told last; -1 before the first. */
   told: number
-  /** When that was asked for, as a number in the order of all questions. */
+  /** The number of the question that it answers: questions are numbered in the order in which they were asked. */
   askedAt: number
 }
 

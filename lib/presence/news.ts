@@ -16,7 +16,7 @@ export interface NewsHost {
 /** Stands for all groups, in place of a name. */
 const anyGroup = ''
 
-/** Members who are handed over within this time (milliseconds) share messages, so many in each. */
+/** Members who are handed over within this time (milliseconds) share messages, with at most this many members in each. */
 const handoverMs = 10
 const maxHandover = 200
 
@@ -60,8 +60,8 @@ export class PresenceNews {
   }
 
   /**
-   * Tells all instances that the member is away, as this instance shuts down: the client may come back to an instance that has nobody in
-   * the group and so hears no `away`. Resolves when all were told, or could not be: then lists lack the member until it is back. Never
+   * Tells all instances that the member is away because this instance shuts down: the client may come back to an instance that has nobody
+   * in the group and so gets no `away`. Resolves when all were told, or could not be: then lists lack the member until it is back. Never
    * rejects.
    */
   async handOver (group: string, member: Absence[1]): Promise<void> {

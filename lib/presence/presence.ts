@@ -185,7 +185,9 @@ export class Presence {
     this.#news.close()
   }
 
-  /** Lists show the connections of all routes, so where any route has lists all are announced, but for those that are only counted. */
+  /**
+   * Lists show the connections of all routes. So if any route has lists, all connections are announced, except those that are only counted.
+   */
   #announces ({ presence }: LocalConnection): boolean {
     return presence === true || (presence === false && this.#routes.lists)
   }
@@ -239,7 +241,7 @@ export class Presence {
     }
   }
 
-  /** Tells that a member left whose client did not come back. */
+  /** Announces that a member left, because its client did not come back. */
   #expire (group: string, member: PresentMember): void {
     const roster = this.#here.get(group)?.roster
     if (roster !== undefined) this.#tell(group, roster, roster.expire(member))

@@ -55,7 +55,7 @@ export class Roster {
     const key = keyOf(member)
     let person = this.#people.get(key)
     if (person === undefined) {
-      // Of people who are not remembered nobody could tell that they left.
+      // People who are not remembered are not announced: nobody could tell when they left.
       if (this.#people.size >= this.#maxPeople) return undefined
       this.#people.set(key, person = newPerson(member))
     }
@@ -97,7 +97,7 @@ export class Roster {
     return this.isAway(member) ? this.remove(member, false) : undefined
   }
 
-  /** Forgets all connections but these, and the people who have no other; sessions that are away stay. */
+  /** Forgets all connections except these, and the people who have no other connection; sessions that are away stay. */
   keepOnly (connectionIds: ReadonlySet<string>): void {
     for (const [key, person] of this.#people) {
       for (const [session, connections] of person.sessions) {

@@ -22,7 +22,7 @@ import { RequestRates } from './request-rates.ts'
 import { sessionName } from './session-name.ts'
 import { TokenRefresh, type Reauthentication, type RefreshedConnection } from './token-refresh.ts'
 
-/** What the session needs of its connection. */
+/** The part of a connection that its session needs. */
 export interface FramedConnection extends RefreshedConnection {
   readonly outbound: Pick<SocketWriter, 'greeted' | 'encoding' | 'route' | 'behind' | 'room'>
   write (payload: Buffer | string, binary: boolean): boolean
@@ -78,13 +78,13 @@ export class FramedSession implements RequestHandler {
 
   /** Resolves when the callbacks may run: the client said hello (or is gone), the connection is known, and `greeted` did its part. */
   async opened (entered: Promise<void> | undefined, greeted?: () => Promise<void> | undefined): Promise<void> {
-    // Together: a connection that cannot be made known has to fail now, not when its client says hello.
+    // Wait for both together: a connection that cannot be made known has to fail now, not when its client says hello.
     await Promise.all([this.#greeted?.promise, entered])
     await greeted?.()
   }
 
   receive (data: Buffer, isBinary: boolean): void {
-    // After the client closed, what it sent before may still come.
+    // What the client sent before it closed may still arrive.
     if (!this.#queue.takes) return
     if (isBinary) return this.#violation('frames must be text')
     // Before the hello nothing but the token is known of the client, so the size of the hello is limited.

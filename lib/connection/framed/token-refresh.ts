@@ -15,12 +15,12 @@ export interface Reauthentication {
   authorize (identity: Identity): Promise<boolean>
 }
 
-/** What the refresh of a token needs of its connection. */
+/** The part of a connection that the refresh of its token needs. */
 export interface RefreshedConnection extends InboundConnection {
   renewIdentity (identity: Identity): void
 }
 
-/** What the refresh of a token needs of the route and of the instance. */
+/** The part of the route and of the instance that the refresh of a token needs. */
 export interface RefreshInit {
   /** Whether the identity stands for the user of the connection. */
   isSameUser (connection: RefreshedConnection, identity: Identity): boolean
@@ -40,9 +40,12 @@ export interface RefreshInit {
 /** The callbacks that decide, with the new identity, which groups the connection stays in. */
 type Judges = Pick<ConnectionCallbacks, 'mayJoin' | 'mayStay'>
 
-/** Longer than an HTTP header may be, which is where the first token came from. */
+/** The most characters of a token: more than an HTTP header may have, which is where the first token came from. */
 const maxTokenLength = 16_384
-/** A client that asks its token service again succeeds before this; one that guesses does not. */
+/**
+ * How many refused tokens in a row close a connection: a client that asks its token service again succeeds sooner, one that guesses does
+ * not.
+ */
 const maxRefused = 10
 
 /** Takes fresh tokens of one connection, and checks again everything that the old identity allowed. */

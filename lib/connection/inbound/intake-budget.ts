@@ -13,7 +13,7 @@ const chunkBytes = 131_072
 /** How much every connection may hold, so that small messages get through however much others hold (bytes). */
 const minShareBytes = 16_384
 /**
- * How many times the limit all connections may hold together: fair shares shrink as connections come, and those who came first hold more.
+ * All connections together may hold this many times the limit: fair shares shrink as connections come, and the first connections hold more.
  */
 const maxOverdraft = 1.5
 /** Connections are read again when this part of the limit is used, so that they do not stop again at once. */
@@ -24,7 +24,7 @@ const roomShare = 0.75
  */
 const maxRescued = 2
 const rescueShare = 0.5
-/** A rescued message that brings nothing for this long makes room for another; so many may stand still at the same time. */
+/** A rescued message without progress for this long makes room for another one; and how many may stand still at the same time. */
 const rescueMs = 100
 const maxStandstill = 8
 /** How many waiting connections are looked at, to find unfinished messages to rescue. */
@@ -36,7 +36,7 @@ const rescueStallMs = 2_000
 const maxStallMs = 10_000
 const stallCheckMs = 500
 
-/** The memory that one connection takes of this instance. */
+/** How much of this instance's memory one connection takes. */
 export interface Intake {
   /** Bytes, of complete messages and of one that is not. */
   readonly held: number

@@ -4,7 +4,7 @@ import { PauseReason, type Intake, type IntakeBudget } from './intake-budget.ts'
 import { unfinishedBytes } from './receiver.ts'
 import type { AnyConnection } from '../../types.ts'
 
-/** What an intake needs of its connection. */
+/** The part of a connection that its intake needs. */
 export interface IntakeOwner {
   readonly connection: AnyConnection
   /** A message is not finished, and others wait for the memory that it takes. */
@@ -125,7 +125,7 @@ export class ConnectionIntake implements Intake {
     this.#budget.resumed()
     this.#socket.resume()
     if (this.#goOn === undefined) return
-    // Never within the call that took a message out of the queue.
+    // Go on later, never within the call that took a message out of the queue.
     setImmediate(this.#goOn)
     this.#goOn = undefined
   }

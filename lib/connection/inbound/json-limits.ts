@@ -1,6 +1,6 @@
 /*
  * JSON can be made so that parsing takes a hundred times as long as parsing text of the same length: 200,000 brackets, or as many names of
- * fields, keep the process busy for more than 100 ms. Whatever a client sent is therefore looked at before it is parsed.
+ * fields, keep the process busy for more than 100 ms. Therefore everything that a client sent is looked at before it is parsed.
  */
 
 /** Values and names of fields in one text. */

@@ -2,13 +2,13 @@
 const shareMs = 5
 
 /**
- * Lets no flood of small frames keep the event loop for itself. A large chunk of the network may hold ten thousand frames: it is read in
+ * Keeps a flood of small frames from occupying the event loop. A large chunk of the network may hold ten thousand frames: it is read in
  * parts, and what does not fit into a turn waits behind the parts of others. Small chunks, as harmless clients send them, never wait.
  */
 export class LoopShare {
   readonly #waiting: Array<() => void> = []
   readonly #now: () => number
-  /** When the share of this turn is used up. */
+  /** The time at which the share of this turn is used up. */
   #endsAt = 0
   #armed = false
 

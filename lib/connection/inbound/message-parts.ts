@@ -11,8 +11,8 @@ import { LoopShare } from './loop-share.ts'
  * would keep a closed process busy for seconds.
  *
  * The messages in one chunk: 64 KiB hold ten thousand empty ones, and each that has to wait takes 200 bytes. So a chunk is read in parts,
- * and the rest of it waits as it came when the connection is not to be read any more. Whoever decides that is told of each chunk here, as a
- * listener of its own on each socket would take 60 bytes of every idle connection.
+ * and the rest of it waits as it came when the connection is not to be read any more. The code that decides this hears of each chunk from
+ * here, because a listener of its own on each socket would take 60 bytes of every idle connection.
  *
  * Everything is looked at before it is used; where a release of ws has another shape, only its own limits hold.
  * test/unit/connection/floods.test.ts pins it.
@@ -22,7 +22,7 @@ import { LoopShare } from './loop-share.ts'
 const maxFragments = 4_096
 /** Chunks of the network that ws keeps for one frame: more are put together into one, which costs a copy and refuses no client. */
 const maxChunks = 1_024
-/** The code that ws gives to the error of too many parts. */
+/** The code that ws gives to its error about too many parts. */
 export const tooManyParts = 'WS_ERR_TOO_MANY_BUFFERED_PARTS'
 const policyViolation = 1008
 

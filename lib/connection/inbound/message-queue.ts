@@ -18,7 +18,7 @@ import type { ConnectionCallbacks } from '../../route-types.ts'
 import { toError } from '../../thrown.ts'
 import type { LossReason } from '../../types.ts'
 
-/** What the callbacks need of their connection. */
+/** The part of a connection that its callbacks need. */
 export interface InboundConnection extends RoutedConnection {
   readonly outbound: RoutedConnection['outbound'] & Pick<SocketWriter, 'behind' | 'room'>
   /** Closes the connection because the client or this side is at fault, and terminates it soon after. */
@@ -100,7 +100,7 @@ export class MessageQueue extends AsyncResource {
     else this.runInAsyncScope(this.#begin, this, isBinary ? data : data.toString(), data.length)
   }
 
-  /** The same for a framed request of `bytes` bytes. */
+  /** Does the same for a framed request of `bytes` bytes. */
   receiveRequest (handler: RequestHandler, request: ClientRequest, bytes: number): void {
     if (this.takes) this.#take({ handler, request }, bytes)
   }
@@ -208,7 +208,7 @@ export class MessageQueue extends AsyncResource {
   async #messageFailed (message: Message | undefined, error: Error): Promise<void> {
     const framed = isFramed(message)
     const stays = this.#callbacks.onError === undefined ? this.#isAnswer(error, framed) : await this.#survives(error, 'on_message_failed')
-    if (framed) message.handler.failed(message.request, error)     // Whoever waits for an answer gets it, also where the connection ends.
+    if (framed) message.handler.failed(message.request, error)     // A waiting client gets its answer, even where the connection ends.
     if (!stays) return this.#closeFor(error)
     this.#metrics.messagesFailed++
   }
@@ -256,7 +256,7 @@ export class MessageQueue extends AsyncResource {
   }
 
   #logFailure (err: Error, event: LogEvent): void {
-    // Nobody is at fault when a client leaves in the middle of something.
+    // Nobody is at fault when a client leaves in the middle of a call.
     const { closed, log } = this.#connection
     if (closed && hasCode(err, 'WSG_CONNECTION_GONE')) log.debug({ err, event }, 'the client left meanwhile')
     else this.#metrics.lines.write(this.#connection.log, event, { err })

@@ -31,7 +31,7 @@ export class RateLimit {
   }
 }
 
-/** The rounding error of sums of large and small numbers. */
+/** Allows for the rounding error of sums of large and small numbers. */
 const roundingMs = 1e-6
 
 /** The longest wait that a refused client is told: one that was refused in a rush should not stay away for long (seconds). */

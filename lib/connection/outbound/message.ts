@@ -44,7 +44,7 @@ export class OutboundMessage {
   readonly conflationKey: string
   readonly #message: (kind: ClientKind) => Message
   readonly #frames = new Map<Encoding, Buffer>()
-  // Members of a group mostly got the same messages before, so the latest batch is mostly right for the next connection too.
+  // Members of a group have mostly got the same messages before, so the latest batch mostly fits the next connection, too.
   #encoding: Encoding | undefined
   #previous: Batch | undefined
   #batch: Batch | undefined

@@ -55,10 +55,10 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   #queued = false
   /** More waited than `slowBufferedBytes`, and not all of that is written yet. */
   #slow = false
-  /** The latest frames by conflation key, while the client is slow. */
+  /** The latest frame for each conflation key, while the client is slow. */
   #latest: Map<string, Buffer> | undefined
   #latestBytes = 0
-  /** Settles with the next `drain`, while somebody waits for it. */
+  /** Settles when the stream has drained; set while somebody waits for that. */
   #room: Promise<void> | undefined
 
   constructor (connection: WriterOwner, socket: WebSocket, framed: boolean, scheduler: FlushScheduler, route = uncounted) {
@@ -85,7 +85,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     return this.#slow && this.bufferedBytes > this.#scheduler.slowBytes
   }
 
-  /** What the network socket tells of its bytes; nothing where the release of ws is unknown. */
+  /** The byte counters of the network socket; `undefined` where the release of ws is unknown. */
   get traffic (): Traffic { return this.#stream ?? unknownTraffic }
 
   get bufferedBytes (): number {
@@ -100,7 +100,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
   /** Whether the client has to read before it may send more. */
   get behind (): boolean { return this.bufferedBytes > this.#scheduler.maxBacklogBytes }
 
-  /** Whether the client took most of what waited for it. */
+  /** Whether the client has taken most of what waited for it. */
   get #hasRoom (): boolean { return this.bufferedBytes <= Math.min(this.#scheduler.slowBytes, this.#portionBytes / 2) }
 
   /** Whether messages may still be written. Without access to the close frame only ws knows. */

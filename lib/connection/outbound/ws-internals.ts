@@ -41,7 +41,7 @@ const defaultWindowBits = 15
 /** zlib turns 8 into 9, which the client could not read. */
 const minWindowBits = 9
 
-/** The stream to write frames to; `undefined` when this release of ws has another shape than is known here. */
+/** Returns the stream to write frames to; `undefined` when this release of ws has a shape that is not known here. */
 export function openWire (socket: WebSocket, beforeClose: BeforeClose): Wire | undefined {
   const { _socket: stream, _sender: sender, _extensions: extensions } = socket as unknown as Internals
   if (!isStream(stream) || sender?._socket !== stream || typeof sender.close !== 'function') return undefined
