@@ -8,27 +8,27 @@ export type { GapReason } from '../types.ts'
 export * from './messages.ts'
 export * from './streams.ts'
 
-/** What comes and goes: groups that have members, users that have connections. */
+/** The kinds of names that come and go: groups that have members, and users that have connections. */
 export type Presences = 'group' | 'user'
 
-/** A group has members, or a user has connections, where there were none; or has none any more. */
+/** A group got its first member, or a user the first connection; or the last one is gone. */
 export interface PresenceChange { readonly name: string, readonly present: boolean }
 
-/** A user or a token that is kept out, under the name that instances made for it. */
+/** A user or a token that is blocked, under the name that instances made for it. */
 export interface Block {
   readonly name: string
   /** Milliseconds until the block ends. */
   readonly leftMs: number
 }
 
-/** How many names can be kept out at the same time. */
+/** How many names can be blocked at the same time. */
 export const maxBlocks = 10_000
 
 /** Somebody was put out of a group. */
 export interface Revocation {
   /** Milliseconds since 1970, by the clock of `now`. */
   readonly at: number
-  /** The latest position of the group's log that was known then; left out where none was. */
+  /** The latest position of the group's log that was known then; left out if none was known. */
   readonly position?: LogPosition | undefined
 }
 
@@ -37,12 +37,12 @@ export interface LocalInstance {
   readonly instanceId: string
   readonly label: string
   readonly log: FastifyBaseLogger
-  /** Hands over an envelope that arrived; never throws. Those of a group's log come in the order of the log, each once. */
+  /** Hands over an envelope that arrived; never throws. Envelopes of a group's log come in the order of the log, each once. */
   deliver (envelope: Envelope): void
   /**
-   * Messages of a group's log are lost to this instance for good; what is delivered next comes after `position`. `epoch`: of the log that
-   * goes on ('' for none), which a position at the beginning of that log does not tell. `between`: where a log is back that this instance
-   * had left, the epochs of the logs that the group had meanwhile; what was delivered of the log before is not delivered again.
+   * Messages of a group's log are lost to this instance for good; what is delivered next comes after `position`. `epoch`: the epoch of the
+   * log that goes on ('' for none), which a position at the beginning of that log does not tell. `between`: if a log came back that this
+   * instance had left, the epochs of the logs that the group had meanwhile; what was delivered from the log before is not delivered again.
    */
   gap (group: string, reason: GapReason, position: LogPosition, epoch: string, between?: readonly string[]): void
   /** The log of a group seemed to be lost and is there again as it was: what is delivered next comes after `position`. */
@@ -57,17 +57,17 @@ export interface LocalInstance {
   groups (): Iterable<string>
   /** Whether broadcasts to the group go through a log, so that its subscribers have to keep up with it. */
   logged (group: string): boolean
-  /** This instance removed memberships of one that died; the others do not know yet. */
+  /** This instance removed memberships of a dead instance; the other instances do not know yet. */
   membersLost? (): void
-  /** Runs `read`, which reads what was missed of the log of a group: in a span, where somebody traces. */
+  /** Runs `read`, which reads missed messages from the log of a group: in a span if the application traces. */
   repairing? <Result> (group: string, read: () => Promise<Result>): Promise<Result>
   /** Called on every change of `state`, after it changed. */
   stateChanged (): void
 }
 
 /**
- * Carries envelopes between instances and keeps the memberships. Memory and Redis ship with this package;
- * yours must pass the suite in `fastify-websocket-groups/contract`.
+ * Carries envelopes between instances and keeps the memberships. Memory and Redis ship with this package; a backplane of your own must pass
+ * the suite in `fastify-websocket-groups/contract`.
  *
  * The contract:
  * - An envelope published after `subscribe(target)` resolved reaches this instance, the publisher's own included, unless the backplane
@@ -79,8 +79,8 @@ export interface LocalInstance {
  *   delivered where it belongs.
  * - An envelope arrives at most once per target.
  * - While an instance is subscribed to a group, it gets every message of its log, in order, each once: what the transport lost is read
- *   from the log before anything newer is delivered. Where that is impossible, `LocalInstance.gap` is called once, before what is still
- * there.
+ *   from the log before anything newer is delivered. If that is impossible, `LocalInstance.gap` is called once, before the messages that
+ *   are still there.
  * - Memberships are absolute state, pulled from the instance: nothing is lost by an outage, nothing queues up during one.
  * - The memberships of an instance that dies vanish without its help.
  * - Every promise settles within a deadline; while the backplane is out, at once.
@@ -89,7 +89,7 @@ export interface Backplane {
   /** For logs and health: 'memory', 'redis', … */
   readonly name: string
   readonly state: BackplaneState
-  /** What is wrong now, one sentence each. */
+  /** What is wrong now, one sentence for each problem. */
   readonly problems: readonly string[]
   /** `history` reads the memory of this process: logs are not cached a second time. @default false */
   readonly localHistory?: boolean | undefined
@@ -181,7 +181,7 @@ export interface Backplane {
    */
   syncUser (userId: string): Promise<number>
   /**
-   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for `forMs` milliseconds; 0 takes the name off. The list outlives the
+   * Puts a name (at most 257 bytes) on the list that `blocks` reads, for `forMs` milliseconds; 0 removes the name. The list outlives the
    * instances. Resolves with `false`, and changes nothing, when `maxBlocks` others are on it.
    * @throws WSG_BACKPLANE_UNAVAILABLE (not stored), WSG_TIMEOUT (may have been stored)
    */

@@ -46,7 +46,7 @@ export interface Place {
   readonly offset: number
 }
 
-/** Whom a message is for, of those behind its target; applied by the receiving instance, never by the backplane. */
+/** Which connections behind its target a message is for; applied by the receiving instance, never by the backplane. */
 export interface Audience {
   /** Users whose connections do not get the message. */
   readonly exceptUsers?: readonly string[] | undefined
@@ -71,9 +71,9 @@ export interface Envelope {
   /** The message was published to several targets at once: a connection in more than one of them gets one copy. */
   readonly shared: boolean
   /**
-   * Where the copies of a message to several groups stand that have a log, this one among them if its group does. Optional: without it, a
-   * client that resumes several groups may get a message twice that went to more than one of them, if the instance has forgotten whom it
-   * gave the message.
+   * Where the copies of a message to several groups stand in the logs of those groups; groups without a log have no place here. Optional:
+   * without the places, a client that resumes several groups may get a message to more than one of them twice, if the instance has
+   * forgotten whom it gave the message.
    */
   readonly places?: readonly Place[] | undefined
   /**
@@ -88,7 +88,10 @@ export interface Envelope {
    * and do not get the message again.
    */
   readonly repeated?: LogPosition | undefined
-  /** When a volatile message came that waited for the log of another group (epoch milliseconds): who joined later does not get it. */
+  /**
+   * When a volatile message arrived that had to wait for the log of another group (epoch milliseconds): members who joined later do not get
+   * it.
+   */
   readonly heldSince?: number | undefined
   /** A slow client may miss the message. */
   readonly volatile?: boolean | undefined
@@ -96,9 +99,9 @@ export interface Envelope {
   readonly conflationKey?: string | undefined
   /** When the message was made: milliseconds since 1970, by the clock that all instances share if there is one. */
   readonly at?: number | undefined
-  /** Who sent it, as far as the service said so. */
+  /** Who sent the message, if the service said so. */
   readonly from?: Sender | undefined
-  /** The trace that the message was sent in, where somebody traces: W3C `traceparent`. */
+  /** The trace that the message was sent in, if the application traces: W3C `traceparent`. */
   readonly trace?: string | undefined
   /** JSON of a presence event, a request or a reply; '' in messages. */
   readonly command: string
@@ -136,12 +139,12 @@ export interface Appended {
   readonly logLengths?: readonly number[] | undefined
 }
 
-/** What a message, or a group, takes in the memory of a process beside its texts and data (bytes): a measurement, rounded up. */
+/** How much memory a message, or a group, takes in a process beside its texts and data (bytes): measured, and rounded up. */
 export const overheadBytes = 1_000
 /** The same for an entry of a list. */
 const entryBytes = 128
 
-/** How much memory the message takes in a process, without its `places`, which its copies share (bytes). */
+/** Returns how much memory the message takes in a process, without its `places`, which its copies share (bytes). */
 export function memoryOf ({ payload, target, conflationKey = '', except, audience = {} }: Envelope): number {
   const { exceptUsers = [], exceptGroups = [], tags = [], taggedIn = [] } = audience
   let bytes = overheadBytes + payload.length + target.name.length + conflationKey.length
@@ -149,7 +152,7 @@ export function memoryOf ({ payload, target, conflationKey = '', except, audienc
   return bytes
 }
 
-/** How much memory the places of a message take (bytes). */
+/** Returns how much memory the places of a message take (bytes). */
 export function memoryOfPlaces ({ places = [] }: Envelope): number {
   return listBytes(places.map(({ group }) => group))
 }

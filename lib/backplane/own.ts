@@ -7,9 +7,9 @@ import type { Backplane, Envelope, LocalInstance } from './backplane.ts'
 import type { StreamStore } from './streams.ts'
 
 /*
- * A backplane that the service brought may fail in ways that the contract has no room for: throw where it should reject, reject with the
- * error of some driver, answer with nothing. Whoever calls a backplane relies on the contract, so all of that is translated here, in one
- * place: an outage to the caller, a line for the log, and nothing for strangers to read.
+ * A custom backplane may fail in ways that the contract does not allow: throw where it should reject, reject with the error of some driver,
+ * or answer with nothing. The callers of a backplane rely on the contract, so all of that is translated here, in one place: the caller gets
+ * an outage, the log gets a line, and strangers get no details.
  */
 
 type Check = (value: unknown) => boolean
@@ -27,10 +27,10 @@ const isNoneOr = (check: Check): Check => value => value === undefined || check(
 const has = (field: string, check: Check): Check => value => isObject(value) && check((value as Record<string, unknown>)[field])
 const isBlock: Check = value => has('name', isString)(value) && has('leftMs', isNumber)(value)
 
-/** A call that promises something: how its failure is told, and what it may answer. */
+/** A call that returns a promise: the code of its failure, and which answers it accepts. */
 interface Promised { readonly failure: ErrorCode, readonly accepts: Check }
 
-/** A call after whose failure nobody can say whether it took effect. */
+/** A call that may or may not have taken effect when it fails. */
 const write = (accepts = isAnything): Promised => ({ failure: 'WSG_TIMEOUT', accepts })
 /** A call that changes nothing, or that the backplane repeats by itself. */
 const read = (accepts = isAnything): Promised => ({ failure: 'WSG_BACKPLANE_UNAVAILABLE', accepts })
@@ -63,7 +63,7 @@ const states: readonly unknown[] = ['up', 'degraded', 'down'] satisfies Array<Ba
 
 type Method = (...values: unknown[]) => unknown
 
-/** A backplane that the service brought, held to the contract of `Backplane`. */
+/** Makes a custom backplane keep the contract of `Backplane`. */
 export function ownBackplane (backplane: Backplane, appLog: FastifyBaseLogger): Backplane {
   const failures = new Failures(appLog)
   const streams = new WeakMap<StreamStore, StreamStore>()
@@ -90,16 +90,16 @@ export function ownBackplane (backplane: Backplane, appLog: FastifyBaseLogger): 
       try {
         await backplane.start(failures.guardLocal(local))
       } catch (error) {
-        // The boot fails with it. A rejection with nothing would look like a boot that worked.
+        // The boot fails with this error. A rejection with `undefined` would look like a boot that worked.
         throw toError(error)
       }
     },
     unsubscribe: target => { void failures.tellOf('unsubscribe', () => backplane.unsubscribe(target)) },
-    // Members who are served beside a publish that arrives would get the message twice.
+    // Without an answer say no: members who are served by this instance would get a message twice that also arrives.
     interrupted: target => failures.unless('interrupted', isBoolean, () => backplane.interrupted(target), () => false),
     position: group => failures.unless('position', isNoneOr(isObject), () => backplane.position(group), () => undefined),
     stats: () => failures.unless('stats', isObject, () => backplane.stats(), () => ({})),
-    // Nothing else of the shutdown may wait for what is left behind by it.
+    // The rest of the shutdown must not fail because of what `close` left behind.
     close: async () => await failures.tellOf('close', async () => await backplane.close())
   } as Backplane
   if (backplane.now === undefined) return safe
@@ -108,7 +108,7 @@ export function ownBackplane (backplane: Backplane, appLog: FastifyBaseLogger): 
   })
 }
 
-/** What becomes of the failures of one backplane. */
+/** Decides what becomes of the failures of one backplane. */
 class Failures {
   log: FastifyBaseLogger
 
@@ -120,7 +120,7 @@ class Failures {
     logEvent(this.log, 'backplane_call_failed', { call, err: error })
   }
 
-  /** Those of the calls that the object has, each of which rejects with errors of this package alone. */
+  /** Returns those of the calls that the object has. Each of them rejects with errors of this package alone. */
   guardCalls<Name extends string> (prefix: string, object: object, kinds: Readonly<Record<Name, Promised>>): Record<string, Method> {
     const methods = object as Record<Name, Method | undefined>
     const names = (Object.keys(kinds) as Name[]).filter(name => methods[name] !== undefined)
@@ -139,7 +139,7 @@ class Failures {
     }))
   }
 
-  /** Runs a call whose failure is nobody's business but the log's. Never rejects. */
+  /** Runs a call whose failure only the log has to know. Never rejects. */
   async tellOf (call: string, run: () => unknown): Promise<void> {
     try {
       await run()
@@ -148,7 +148,7 @@ class Failures {
     }
   }
 
-  /** What the call returns, or `fallback()` where it throws, or returns something else than it should: a promise, say. */
+  /** Returns what the call returns, or `fallback()` if the call throws or returns anything else than it should: a promise, say. */
   unless<Value> (call: string, accepts: Check, run: () => Value, fallback: () => Value): Value {
     try {
       return this.#checked(call, accepts, run())
@@ -170,12 +170,14 @@ class Failures {
   /** @throws where the value is not what the contract allows */
   #checked<Value> (call: string, accepts: Check, value: Value): Value {
     if (accepts(value) && !isThenable(value)) return value
-    // The rejection of a promise that nobody looks at would end the process.
+    // The rejection of a promise that nobody handles would end the process.
     void this.tellOf(call, () => value)
     throw notAllowed(call)
   }
 
-  /** The instance as the backplane sees it: nothing that it is told makes it throw in the middle of the backplane. */
+  /**
+   * The instance as the backplane sees it: whatever the backplane passes to the instance, nothing throws in the middle of the backplane.
+   */
   guardLocal (local: LocalInstance): LocalInstance {
     const tell = (call: string, run: () => void): void => {
       try {
@@ -187,7 +189,7 @@ class Failures {
     return {
       ...local,
       deliver: envelope => tell('deliver', () => {
-        // What is no envelope would fail later, where it is written to the sockets of the members.
+        // Anything but an envelope would fail later, when it is written to the sockets of the members.
         if (!isEnvelope(envelope)) throw new TypeError('the backplane delivered what is not an envelope')
         local.deliver(envelope)
       }),
@@ -211,7 +213,7 @@ const notAllowed = (call: string): TypeError => new TypeError(`what ${call} of t
 
 const kinds: readonly unknown[] = ['message', 'presence', 'request', 'reply'] satisfies Array<Envelope['kind']>
 
-/** What an envelope cannot be without. */
+/** The fields that no envelope can do without. */
 const envelopeFields = {
   kind: kind => kinds.includes(kind),
   target: has('name', isString),

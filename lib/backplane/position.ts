@@ -2,11 +2,11 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { positionPattern } from '../protocol/frames.ts'
 import type { LogPosition } from './backplane.ts'
 
-/** Epoch (8 bytes), offset (6), nonce (4): 24 characters, opaque to everyone outside. */
+/** Epoch (8 bytes), offset (6), nonce (4): 24 characters, opaque to everybody outside this package. */
 const bytesPerPosition = 18
 const epochBytes = 8
 
-/** The position before the first message of any log: that of a reader that has seen no message yet. */
+/** The position before the first message of any log: where a reader is that has seen no message yet. */
 export const logStart: LogPosition = { epoch: '', offset: 0, nonce: 0 }
 
 export function formatPosition ({ epoch, offset, nonce }: LogPosition): string {

@@ -19,7 +19,7 @@ export function userOfLog (name: string): string | undefined {
   return name.startsWith(mark) ? name.slice(mark.length) : undefined
 }
 
-/** What clients, and routes, know a group or the log of a user by. */
+/** The name under which clients and routes know a group or the log of a user. */
 export function labelOf (name: string): string {
   return userOfLog(name) === undefined ? name : userLogLabel
 }

@@ -1,6 +1,6 @@
 import { maxBlocks, type Block } from '../backplane.ts'
 
-/** The users and tokens that the instances of one process keep out. */
+/** The users and tokens that the instances of one process block. */
 export class MemoryBlocks {
   /** Name -> when it ends (on the clock of `now`). */
   readonly #ends = new Map<string, number>()

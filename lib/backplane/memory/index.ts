@@ -111,7 +111,7 @@ export class MemoryBackplane implements Backplane {
   }
 
   get streams (): StreamStore {
-    // Looked up anew by each call: whoever makes a stream keeps this store.
+    // Each call looks the instance up anew, because the producers of streams keep this store.
     const streams = (): MemoryStreams => {
       this.#assertUp()
       return this.#bus.streams
@@ -201,7 +201,7 @@ export class MemoryBackplane implements Backplane {
   /** Returns how many instances take the copies. */
   #send (copies: readonly Envelope[]): number {
     const sent = copies.map(copy => ({ copy, takers: [...this.#instances].filter(instance => instance.#wanted.has(key(copy.target))) }))
-    // Never within the call: the sender sees its own message when the others do, as with any backplane.
+    // Deliver later, never within the call: the sender sees its own message when the others do, as with any backplane.
     queueMicrotask(() => {
       for (const { copy, takers } of sent) {
         for (const instance of takers) instance.#receive(copy)
@@ -218,14 +218,14 @@ export class MemoryBackplane implements Backplane {
     for (const instance of this.#instances) if (instance.#local !== undefined) yield instance.#local
   }
 
-  /** Takes an envelope that was sent while this instance was subscribed, as the sender counted the instance in. */
+  /** Takes an envelope that was sent while this instance was subscribed, because the sender has counted this instance. */
   #receive (envelope: Envelope): void {
     const { target, position } = envelope
     if (!this.#instances.has(this)) return
-    // Unsubscribed meanwhile: the log is not followed any more.
+    // The instance unsubscribed meanwhile: the log is not followed any more.
     if (position !== undefined && !this.#wanted.has(key(target))) return
     const delivered = this.#delivered.get(target.name)
-    // Appended before this instance subscribed again.
+    // The message was appended before this instance subscribed again.
     if (position !== undefined && position.epoch === delivered?.epoch && position.offset <= delivered.offset) return
     if (position !== undefined) this.#delivered.set(target.name, position)
     this.#local?.deliver(envelope)

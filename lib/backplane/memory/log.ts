@@ -9,9 +9,9 @@ import { pageOf } from './page.ts'
 
 const idempotencyMs = 300_000
 const maxKeys = 100_000
-/** What all logs may take in memory together (bytes); those of the groups that were quiet for the longest time make room. */
+/** How much memory all logs together may take (bytes); the logs of the groups that were quiet for the longest time make room. */
 const maxTotalBytes = 67_108_864
-/** What a message counts beside its data in the limit of its log (bytes), roughly as in Redis. */
+/** How much a message counts beside its data in the limit of its log (bytes), roughly as in Redis. */
 const messageBytes = 200
 
 interface Log {
@@ -23,7 +23,7 @@ interface Log {
   bytes: number
   /** What the log takes in memory (bytes). */
   memory: number
-  /** The largest settings that anyone appended with. */
+  /** The largest settings of all appends. */
   limits: LogLimits
   expiresAt: number
 }

@@ -1,6 +1,6 @@
 import type { PresenceChange, Presences } from '../backplane.ts'
 
-/** Which groups of a memory cluster were told to have members, and which users connections. */
+/** Remembers which groups of a memory cluster were reported to have members, and which users to have connections. */
 export class MemoryOccupancy {
   readonly #told = { group: new Set<string>(), user: new Set<string>() }
 

@@ -1,6 +1,8 @@
 import { maxPageBytes, type LoggedEnvelope } from '../backplane.ts'
 
-/** The messages of one page: from index `start` on, at most `limit` of them and `maxPageBytes` of data, but at least one if any. */
+/**
+ * The messages of one page: from index `start` on, at most `limit` of them and `maxPageBytes` of data, but at least one if there is one.
+ */
 export function pageOf (messages: readonly LoggedEnvelope[], start: number, limit: number): LoggedEnvelope[] {
   const page: LoggedEnvelope[] = []
   let bytes = 0

@@ -2,7 +2,7 @@ import type { Revocation } from '../backplane.ts'
 
 /** The bytes that all names together may take. */
 const standardMaxBytes = 16_777_216
-/** What a name costs beside its text, and what each character costs in a concatenated string (bytes). */
+/** How much memory a name takes beside its text, and how much each character takes in a concatenated string (bytes). */
 const [entryBytes, characterBytes] = [400, 2]
 
 interface Entry extends Revocation {
@@ -17,7 +17,10 @@ export class MemoryRevocations {
   /** Entries by group and name, in the order of their revocations. */
   readonly #entries = new Map<string, Entry>()
   #bytes = 0
-  /** Stands for all entries there was no more room for, with the latest of their times: so nobody gets back in by filling up the room. */
+  /**
+   * Stands for all entries that there was no more room for, with the latest of their times, so that nobody gets back in by filling up the
+   * room.
+   */
   #others: Entry | undefined
 
   constructor (now: () => number = () => performance.now(), maxBytes = standardMaxBytes) {
@@ -30,7 +33,7 @@ export class MemoryRevocations {
     const now = this.#now()
     for (const name of names) {
       const key = keyOf(group, name)
-      // A later one is known.
+      // A later revocation is known.
       if ((this.#entries.get(key)?.at ?? -Infinity) > at) continue
       this.#delete(key)
       this.#entries.set(key, { at, position, end: now + forMs })
@@ -57,7 +60,7 @@ export class MemoryRevocations {
   }
 }
 
-/** The later of two entries, without a position: that was one in the log of a single group. */
+/** Returns the later of two entries, without its position, which belongs to the log of a single group. */
 function later (one: Entry | undefined, { at, end }: Entry): Entry {
   return { at: Math.max(one?.at ?? -Infinity, at), end: Math.max(one?.end ?? -Infinity, end) }
 }

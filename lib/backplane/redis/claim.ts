@@ -27,7 +27,7 @@ return claimed
 
 /**
  * Claims, or renews the claim, that the keys are divided as this process does it: all processes must find a group in the same partition.
- * `keys`: those under the common tag.
+ * `keys`: the keys under the common tag.
  * @throws {WebsocketGroupsError} WSG_REDIS_UNSUPPORTED when others divide the keys in another way, and as `Link.run`
  */
 export async function claim (link: Link, keys: Keys, partitions: number): Promise<void> {
@@ -66,7 +66,7 @@ export class NamesClaim {
     return this.#made
   }
 
-  /** The error when other processes divide the keys in another way; `undefined` when none is known to. */
+  /** The error when other processes divide the keys in another way; `undefined` when no such process is known. */
   get refusal (): Error | undefined {
     return this.#refusal
   }

@@ -2,7 +2,7 @@ import type { PresenceChange, Presences } from '../backplane.ts'
 import type { ClusterWriter } from './cluster-writer.ts'
 import type { OccupancyStore } from './membership/occupancy.ts'
 
-/** Beyond this many names are not remembered: when the backplane is back, everything is compared. */
+/** How many names are remembered. If there are more, everything is compared when the backplane is back. */
 const maxMissed = 10_000
 
 /** Reports which groups and users came and went: asks each partition, so that each change is reported once in the cluster. */
@@ -19,9 +19,7 @@ export class ClusterOccupancy {
     this.#usersStored = usersStored
   }
 
-  /**
-   * As `Backplane.settle`. What partitions that are out would have told comes with a later call; rejects only when none could be asked.
-   */
+  /** As `Backplane.settle`. Changes in partitions that are out come with a later call; rejects only if no partition could be asked. */
   async settle (writer: ClusterWriter, kind: Presences, names: readonly string[] | undefined): Promise<readonly PresenceChange[]> {
     const [missed, changes] = [this.#missed[kind], this.#changes[kind]]
     const byPartition = divide(writer, kind, [...names ?? [], ...missed])

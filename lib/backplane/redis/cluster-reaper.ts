@@ -8,7 +8,7 @@ import { claimDead, unregister } from './membership/scripts.ts'
 import { MemberStore } from './membership/store.ts'
 import { sumStats } from './stats.ts'
 
-/** How many searches go on at the same time, each for up to eight instances. One more replaces the oldest. */
+/** How many searches go on at the same time, each for up to eight instances. One more search replaces the oldest. */
 const maxSearches = 1_000
 /**
  * How long to look for a dead instance (milliseconds). If a partition still knows the instance after that, the instance lives: it was only
@@ -40,7 +40,9 @@ export class ClusterReaper {
   #timer: NodeJS.Timeout | undefined
   #closed = false
 
-  /** `links`, `keys`: of each partition. `hasLease`: whether this instance holds a lease in the partition, and so claims by its beats. */
+  /**
+   * `links`, `keys`: one for each partition. `hasLease`: whether this instance holds a lease in the partition, and so claims by its beats.
+   */
   constructor (
     links: readonly Link[], keys: readonly Keys[], local: LocalInstance, leaseMs: number, hasLease: (partition: number) => boolean
   ) {

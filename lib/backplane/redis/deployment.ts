@@ -1,6 +1,6 @@
 import type { Backplane, StreamStore } from '../backplane.ts'
 
-/** The store that knows who was put out of which group of one partition. */
+/** Knows who was put out of which group of one partition. */
 export interface Revocations {
   /** As `Backplane.revoke`. */
   readonly set: NonNullable<Backplane['revoke']>

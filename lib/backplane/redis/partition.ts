@@ -71,7 +71,7 @@ export class Partition {
 
   /**
    * With `writer`, this is one partition of many, made when something is subscribed or joined in it. The writer outlives the partition,
-   * which has no boot, and no lease before one is wanted.
+   * which does not boot, and has no lease before one is wanted.
    */
   constructor (links: Links, options: PartitionOptions, keys: Keys, local: LocalInstance, writer?: RedisWriter) {
     const { command, subscribe } = this.#links = links
@@ -89,7 +89,7 @@ export class Partition {
       dropped: name => this.#followers.forget(this.#keys.groupOf(name) ?? ''),
       changed: report
     })
-    // Early enough to end within the time that a join may take, and late enough that most subscriptions are done by then.
+    // The read begins early enough to end within the time that a join may take, and so late that most subscriptions are done by then.
     const openAfterMs = Math.max(options.joinTimeoutMs / 2, options.joinTimeoutMs - command.deadlineMs)
     this.#opening = new LogOpening(this.#followers, openAfterMs, group => {
       return this.subscriptions.wants(keys.channel({ kind: 'group', name: group })) && local.logged(group)
@@ -162,7 +162,8 @@ export class Partition {
     const subscribing = this.subscriptions.subscribe(channel)
     if (target.kind !== 'group') return await subscribing
     await (this.subscriptions.has(channel) ? subscribing : this.#opening.beside(target.name, subscribing))
-    // Not if the group was left meanwhile: its next subscription would have to catch up from here, with messages that nobody is owed.
+    // Do nothing if the group was left meanwhile: its next subscription would have to catch up from here, with messages that nobody is
+    // owed.
     if (this.subscriptions.wants(channel) && this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 
@@ -220,7 +221,7 @@ export class Partition {
   }
 
   async #giveBack (): Promise<void> {
-    // Side by side: a subscribe link that hangs must not use up the time that the other one needs.
+    // Close both side by side: a subscribe link that hangs must not use up the time that the command link needs.
     await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.lease.close())])
   }
 

@@ -42,7 +42,7 @@ export async function publish (link: Link, keys: Keys, targets: readonly Target[
     return Number(await link.runSized(bytes.length, async redis => await redis[command](channel, bytes), 'publish'))
   }
   const copies = targets.flatMap(target => [keys.channel(target), encode(envelope, target)])
-  // By text, not by hash: a second try after a NOSCRIPT would be overtaken by what is published later.
+  // Call the script by its text, not by its hash: later messages would overtake a second try after a NOSCRIPT.
   const { lua } = link.sharded ? shardedScript(publishShared) : publishShared
   const [most, refusal] = await link.runSized(bytesOf(copies), async redis => {
     return await redis.eval(lua, 0, ...copies)

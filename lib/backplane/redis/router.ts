@@ -28,7 +28,7 @@ export interface ClusterBackplaneOptions extends PartitionOptions {
   readonly keyPrefix: string
   readonly operationTimeoutMs: number
   readonly bootTimeoutMs: number
-  /** The same for all processes. @default 256 */
+  /** How many partitions there are: the same number for all processes. @default 256 */
   readonly partitions?: number | undefined
 }
 
@@ -56,7 +56,7 @@ export class ClusterBackplane implements RedisDeployment {
   #booting = deferred()
   #booted = false
   #claim: NamesClaim | undefined
-  /** The partitions in which this instance is registered before it is ready: that of its inbox, and that of what belongs to nobody. */
+  /** This instance registers in these partitions before it is ready: that of its inbox, and that of keys that belong to nobody. */
   #home: readonly Place[] = []
   #coverage: CoverageWatch | undefined
   #closed = false
@@ -107,7 +107,7 @@ export class ClusterBackplane implements RedisDeployment {
     this.#writer = new ClusterWriter(links, this.#keys, whenDown, local.log)
     const coverage = this.#coverage = new CoverageWatch(links.common, local.log)
     this.#claim = new NamesClaim(links.common, new Keys(this.#prefix), keys.length, failure => {
-      // When the claim is made, and each time it is renewed: the cluster may have been set up otherwise since.
+      // Look when the claim is made, and each time it is renewed: the cluster may have been set up otherwise since.
       if (failure === undefined) void coverage.look()
       else this.#failed(failure)
       this.#changed()
@@ -134,7 +134,7 @@ export class ClusterBackplane implements RedisDeployment {
     this.#stateReport.begin()
   }
 
-  /** By the clock of the master that has what belongs to nobody, which is the same for all instances. */
+  /** By the clock of the master that has the keys that belong to nobody: the same master for all instances. */
   now (): number {
     return this.#places.get(this.#indexOf(everyone))?.partition.clock.now() ?? Date.now()
   }

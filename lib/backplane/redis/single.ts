@@ -51,7 +51,7 @@ export class SingleBackplane implements RedisDeployment {
     links.command.on({ up: () => followSuccessor(links) })
     const partition = this.#partition = new Partition(links, this.#options, this.#keys, local)
     const claim = this.#claim = new NamesClaim(links.command, this.#keys, 1, () => this.#claimTried(local))
-    // After the server was checked; and again when the lease was gone, as the claim may be gone, too.
+    // Claim once the server was checked, and again when the lease was gone, because the claim may be gone, too.
     partition.lease.on({ resumed: () => { void claim.renew() } })
     try {
       await partition.boot(bootTimeoutMs)
@@ -71,7 +71,8 @@ export class SingleBackplane implements RedisDeployment {
     return this.#partition?.clock.now() ?? Date.now()
   }
 
-  // Every join calls this and `syncMember`: no promises of their own, as `RedisBackplane` has one already that rejects when this throws.
+  // Every join calls this and `syncMember`. The two make no promises of their own: `RedisBackplane` has one already, which rejects when
+  // this throws.
   subscribe (target: Target): Promise<void> {
     return this.#open.subscribe(target)
   }
@@ -175,6 +176,6 @@ export class SingleBackplane implements RedisDeployment {
  */
 function followSuccessor ({ command, subscribe }: { readonly command: Link, readonly subscribe: Link }): void {
   const [successor, present] = [command.address?.host, subscribe.address?.host]
-  // At boot both may have come to the same server by different addresses of its name.
+  // At boot both links may have reached the same server under different addresses of its name.
   if (command.connection > 1 && present !== undefined && successor !== undefined && present !== successor) subscribe.reset(true)
 }

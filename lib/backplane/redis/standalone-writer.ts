@@ -55,7 +55,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   readonly #calls = new Set<Promise<unknown>>()
   readonly #ended = deferred()
   #closed = false
-  /** Closed, and what `close` had to finish is finished. */
+  /** The writer is closed, and what `close` had to finish is finished. */
   #finished = false
 
   constructor (options: StandaloneWriterOptions) {
@@ -127,7 +127,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   async close (finish = async (): Promise<void> => {}): Promise<void> {
     if (this.#closed) return await this.#ended.promise
     this.#closed = true
-    // No usable Redis was found so far: nothing that waits was sent.
+    // No usable Redis was found so far, so none of the waiting calls was sent.
     if (!this.#isDecided || this.#refusal !== undefined) this.#end(new WebsocketGroupsError('WSG_CLOSED'))
     await finish()
     this.#finished = true
@@ -195,7 +195,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
     const { operationTimeoutMs } = this.#options
     const { links, keys } = clusterWay(source, prefix, operationTimeoutMs, {
       changed: () => {
-        // The first calls wait for all masters; later a part of them is of use.
+        // The first calls wait for all masters; later calls use those that can be reached.
         if (!links.complete && (this.#refusal === undefined || !links.someUp)) return
         void this.#check(async () => {
           const common = new Keys(prefix)
@@ -226,15 +226,15 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
 
   #failed (error: Error): void {
     this.#logger?.debug({ err: error }, 'publisher: Redis link error')
-    // Other masters of a cluster are of use as before: calls to this one fail by themselves.
+    // Other masters of a cluster can still be used: calls to this one fail by themselves.
     if (this.#worked && this.#way.usable) return
     if (hasCode(error, 'WSG_REDIS_REFUSED', 'WSG_REDIS_UNSUPPORTED', 'WSG_OPTION_INVALID')) this.#decide(error)
     else if (isFinal(error)) this.#decide(refused(error))
   }
 
   /**
-   * The links work. Only a server that cannot be used at all is refused; calls run into any other failure themselves, and so does who loses
-   * a right later.
+   * The links work. Only a server that cannot be used at all is refused; any other failure, such as a right that is lost later, shows in
+   * the calls themselves.
    */
   async #check (look: () => Promise<Pick<Server, 'missing'>>): Promise<void> {
     try {

@@ -29,7 +29,7 @@ export class RedisWriter {
   readonly #appends: AppendQueue
   readonly #lists: MemberLists
   readonly revocations: RevocationStore
-  /** Settings of logs that differ between processes: no fault, but operators should know. */
+  /** Logs whose settings differ between processes: no fault, but operators should know. */
   readonly differences: SettingsDifferences
 
   /** `waiting`: counts the appends of all writers that have one limit together. */
@@ -68,7 +68,7 @@ export class RedisWriter {
     return await this.#link.run(async redis => {
       if (await redis.set(secret, candidate, 'EX', secretTtlSeconds, 'NX') === 'OK') return candidate
       const [value] = await Promise.all([redis.get(secret), redis.expire(secret, secretTtlSeconds)])
-      // The key expired between the two calls: whoever asks next stores a candidate again.
+      // The key expired between the two calls: the next instance that asks stores a candidate again.
       return value ?? candidate
     })
   }

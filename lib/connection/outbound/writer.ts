@@ -85,7 +85,7 @@ export class SocketWriter implements BeforeClose, Flushable, SlowWriter {
     return this.#slow && this.bufferedBytes > this.#scheduler.slowBytes
   }
 
-  /** The byte counters of the network socket; `undefined` where the release of ws is unknown. */
+  /** The byte counters of the network socket; without values where the release of ws is unknown. */
   get traffic (): Traffic { return this.#stream ?? unknownTraffic }
 
   get bufferedBytes (): number {

@@ -18,7 +18,7 @@ export class CallDeadline {
 
   /**
    * `received`: how many bytes came on the connection so far. `maxMs`: after that long even progress does not help. `missed` is called when
-   * the call is given up: after how many milliseconds, and whether no byte came in the last `ms` of them.
+   * the call is given up, with the milliseconds that it took, and whether no byte came in the last `ms` of them.
    */
   constructor (ms: number, maxMs: number, received: () => number, missed: (tookMs: number, silent: boolean) => void) {
     this.#ms = ms

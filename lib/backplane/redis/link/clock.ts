@@ -2,7 +2,7 @@ import type { Link } from './port.ts'
 
 /**
  * Reads the clock of Redis, the only clock that all instances share. Between two readings the time goes on with the steady clock of this
- * process: the clock of this machine may be set at any moment, and whoever was put out of a group must not come back by that.
+ * process: the clock of this machine may be set at any moment, and nobody who was put out of a group must come back because of that.
  */
 export class RedisClock {
   readonly #link: Link
@@ -26,7 +26,7 @@ export class RedisClock {
       const here = (askedAt + performance.now()) / 2
       this.#aheadMs = Number(seconds) * 1_000 + Number(microseconds) / 1_000 - here
     } catch {
-      // That Redis is out is reported elsewhere.
+      // Other parts report that Redis is out.
     }
   }
 }

@@ -76,7 +76,7 @@ export class Dialer {
     const overrides = { ...this.#overrides(options), ...way }
     // A client of the user's own copy of ioredis.
     if (isForeign(source)) return source.duplicate(overrides)
-    // Overrides come last: the query of a URL may name any option.
+    // The overrides come last, because the query of a URL may name any option.
     return new Redis({ ...options, ...overrides })
   }
 
@@ -88,7 +88,7 @@ export class Dialer {
   /** Notes that a dial brought no usable connection, and how long it took (milliseconds). */
   failed (tookMs: number): void {
     this.#failures++
-    // Slow sentinels, a slow link: a limit that is too short for them would never let a connection come about.
+    // The sentinels or the link may be slow: with too short a limit no connection would ever come about.
     if (tookMs >= this.#patienceMs) this.#patienceMs = Math.min(2 * this.#patienceMs, maxPatienceMs)
     this.#sentinels?.rotate()
   }
@@ -122,7 +122,7 @@ export class Dialer {
       disconnectTimeout: 100,
       enableAutoPipelining: this.#role === 'command',
       maxLoadingRetryTime: 500,
-      // Replies as the scripts expect them, whatever the user's client is set to.
+      // The scripts expect replies in this form, whatever the user's client is set to.
       stringNumbers: false,
       replyMapping: 'legacy',
       retryStrategy: () => null,

@@ -8,7 +8,7 @@ const maxDialMs = 60_000
 /** How long a connection that was given up may still deliver what it has (milliseconds); a silence of `drainedAfterMs` ends that. */
 const drainMs = 10_000
 const drainedAfterMs = 100
-/** The same where what it has is nowhere else: after an outage TCP sends again only when about as much time has passed once more. */
+/** The same for messages that are nowhere else: after an outage TCP sends again only when about as much time has passed once more. */
 const patientlyMs = 2_000
 
 export interface ConnectionEvents {
@@ -106,7 +106,7 @@ export class Connection {
   reset (keep = false): void {
     const client = this.#present
     if (client === undefined) return
-    // If the connection delivered nothing, the one before it has more to come, where that is still there.
+    // If the connection delivered nothing, keep the one before it, if that still exists: it may have more to deliver.
     if (keep && this.#ready && (this.#delivered || this.#previous === undefined)) {
       this.dropPrevious()
       this.#previous = { client, received: bytesRead(client), spent: undefined }
@@ -116,7 +116,7 @@ export class Connection {
     this.#lose()
   }
 
-  /** Leaves a server that answers but is of no use; the sentinel that named it is asked last from now on. */
+  /** Leaves a server that answers but cannot be used; the sentinel that named it is asked last from now on. */
   blame (): void {
     if (this.#present === undefined) return
     this.#dialer.failed(0)
@@ -225,7 +225,7 @@ export class Connection {
     try {
       this.#dial()
     } catch (error) {
-      // Others use the client that was given, too: they may have set options with which no duplicate can be made.
+      // The application uses the given client, too: it may have set options with which no duplicate can be made.
       this.#dialer.failed(0)
       this.#dialLater()
       this.#events.error(error as Error)

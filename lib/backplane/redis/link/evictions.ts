@@ -21,9 +21,9 @@ export class EvictionWatch {
   readonly #warn: (fields: object) => void
   readonly #now: () => number
   #policy: string | undefined
-  /** The count of the server since its start. */
+  /** How many keys the server dropped since its start. */
   #counted: number | undefined
-  /** Whose count that is: a partition of a cluster may move to another master. */
+  /** The server with this count: a partition of a cluster may move to another master. */
   #master: object | undefined
   #evicted = 0
   #evictedAt = -Infinity
@@ -49,7 +49,7 @@ export class EvictionWatch {
     return { redisEvictedKeys: this.#evicted }
   }
 
-  /** Asks Redis, unless that was done a moment ago. Never rejects: if Redis cannot tell, no problem is reported. */
+  /** Asks Redis, unless it was asked a moment ago. Never rejects: if Redis cannot tell, no problem is reported. */
   async look (): Promise<void> {
     const { master } = this.#link
     let memory: Memory

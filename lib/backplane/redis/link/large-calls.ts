@@ -30,7 +30,7 @@ export class LargeCalls {
   #refused = { bytes: Infinity, at: -Infinity }
 
   constructor (source: RedisSource, deadlineMs: number, link: MainLink) {
-    // Sending counts as progress, too: it may take longer than the answer.
+    // Bytes that are sent count as progress, too: sending may take longer than the answer.
     this.connection = new SideConnection(source, link, 'moved')
     this.#deadlineMs = deadlineMs
     this.#link = link
@@ -87,7 +87,7 @@ export class LargeCalls {
 
   /** Resolves when the connection can be used. @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE */
   async #ready (): Promise<void> {
-    // Calls that waited here while the link broke fail as new ones do: at once, and not one deadline after the other.
+    // Calls that waited here when the link broke fail as new calls do: at once, and not one deadline after another.
     this.#link.assertUp()
     const ready = await this.connection.whenReady(2 * this.#deadlineMs)
     if (this.connection.closed) throw new WebsocketGroupsError('WSG_CLOSED')

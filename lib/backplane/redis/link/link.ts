@@ -30,7 +30,7 @@ const demotedRetryMs = 2_000
  * defaults of ioredis a command may wait for minutes, be sent twice, or never settle, and a client may end for good (see docs/redis.md).
  */
 export class Link {
-  /** Whether it leads to a cluster, where messages go by sharded pub/sub. */
+  /** Whether the link leads to a cluster, where messages go by sharded pub/sub. */
   readonly sharded: boolean = false
   /** The queue of bulk reads. */
   readonly bulk = new BulkReads()
@@ -105,7 +105,7 @@ export class Link {
 
   get up (): boolean { return this.#state === 'up' }
 
-  /** This link; of a `RoutedLink`, the link to its master. */
+  /** This link itself; in a `RoutedLink`, the link to its master. */
   get master (): { readonly connection: number } { return this }
 
   /** Where the present connection leads; `undefined` as in `Connection`. */
@@ -229,7 +229,7 @@ export class Link {
     const now = performance.now()
     if (now - this.#lastDemotion < demotedRetryMs) return
     this.#lastDemotion = now
-    // Later, so that the call with this reply settles first.
+    // Reset later, so that the call with this reply settles first.
     setImmediate(() => this.#connection.blame())
   }
 
@@ -259,7 +259,7 @@ export class Link {
     this.#state = 'down'
     // With autoResendUnfulfilledCommands off ioredis forgets what was in flight and never settles it.
     this.#calls.fail('the link to Redis broke')
-    // The link may lead to another server next.
+    // The next connection of the link may lead to another server.
     for (const side of this.#sides) side.end()
     if (was === 'up') for (const listener of this.#listeners) listener.down?.()
   }

@@ -13,7 +13,7 @@ export function isUnknownScript ({ message }: Error): boolean {
   return message.startsWith('NOSCRIPT') || /^NOPERM.*'evalsha'|^ERR unknown command '?`?evalsha/i.test(message)
 }
 
-/** Whether a key holds something else than this product keeps in it: another program wrote it. */
+/** Whether a key holds something that this package did not write: another program wrote the key. */
 export function isWrongType (error: unknown): boolean {
   return error instanceof Error && error.message.includes('WRONGTYPE')
 }

@@ -4,7 +4,7 @@ type ConnectorClass = new (options: unknown) => SentinelConnector
 
 /**
  * The sentinels of one link. The list outlives the connections of the link: sentinels that were found through others stay known when none
- * of the configured ones is left, and one that names a server of no use is not asked first again.
+ * of the configured ones is left, and a sentinel that names a server of no use is not asked first again.
  */
 export class Sentinels {
   readonly #iterator: SentinelIterator

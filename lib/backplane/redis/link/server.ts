@@ -15,7 +15,7 @@ const finalErrors = new RegExp([
 ].join('|'), 'i')
 
 export interface Server {
-  /** Tells this server from another one, or from itself after a restart; `undefined` when it does not say who it is. */
+  /** Tells this server from another one, or from itself after a restart; `undefined` when the server does not identify itself. */
   readonly id: string | undefined
   /** As `missingRights` resolves. */
   readonly missing: readonly string[]
@@ -77,7 +77,7 @@ async function readInfo (link: Link): Promise<string | undefined> {
   }
 }
 
-/** Asks a server that does not answer INFO. One that is no node, or forbids CLUSTER as well, refuses the question. */
+/** Asks a server that does not answer INFO. A server that is not a node of a cluster, or forbids CLUSTER as well, refuses the question. */
 async function isClusterNode (link: Link): Promise<boolean> {
   try {
     await link.run(async redis => await redis.cluster('INFO'))
@@ -98,7 +98,7 @@ export function refused (error: Error): WebsocketGroupsError {
   return new WebsocketGroupsError('WSG_REDIS_REFUSED', error.message, { cause: error })
 }
 
-/** As `refused`, naming the rights. */
+/** As `refused`, for missing rights, which the error names. */
 export function refusedRights (missing: readonly string[]): WebsocketGroupsError {
   return new WebsocketGroupsError('WSG_REDIS_REFUSED', `NOPERM this user may not run, or the server does not know: ${missing.join('; ')}`)
 }

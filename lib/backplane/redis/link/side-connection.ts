@@ -15,7 +15,7 @@ export type Command<Answer> = (redis: Redis, settled: () => boolean) => Promise<
 export interface MainLink {
   /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE while the link is down */
   assertUp (): void
-  /** The address of the link's server, as its name may lead to another server by now. `undefined` if only the name is known. */
+  /** The address of the link's server, because its name may lead to another server by now. `undefined` if only the name is known. */
   address (): Address | undefined
   /** Turns a failure into the error that the caller gets. */
   translate (error: Error): Error
@@ -113,7 +113,7 @@ export class SideConnection {
       answered () {},
       missed: silent => {
         this.#link.missed()
-        // Nothing comes any more, and no ping would notice: the next call should not wait in vain, too.
+        // Nothing comes any more, and no ping would notice that: the next call should not wait in vain, too.
         if (silent) this.reset()
       },
       translate: error => this.#link.translate(error)

@@ -58,7 +58,7 @@ function databaseIn (url: string): string {
   return path === '' ? searchParams.get('db') ?? '0' : path
 }
 
-/** Describes a value; of a text only its length, as a text in the wrong place may be a password. */
+/** Describes a value. Of a text it gives only the length, because a text in the wrong place may be a password. */
 function show (value: unknown): string {
   return typeof value === 'string' ? `text of ${value.length} characters` : String(value)
 }

@@ -53,7 +53,7 @@ export class AppendQueue {
    */
   readonly #publisher = drawId()
   /**
-   * The sequence of the last message, in all lanes. The sequence of the envelope would not do: callers need not append in the order in
+   * The sequence of the last message, in all lanes. The sequence of the envelope cannot be used: callers need not append in the order in
    * which they made their envelopes.
    */
   #sequence = 0

@@ -9,7 +9,7 @@ import type { CopyOrder } from './copy-order.ts'
 import type { LogFollower } from './follower.ts'
 import { readAfterFork, type RedisLogPage } from './page.ts'
 
-/** How often it is looked whether the connection that was given up brought something (milliseconds). */
+/** How often to look whether the connection that was given up brought something (milliseconds). */
 const lookMs = 50
 
 /** `inStep`: everything is delivered. `behind`: messages are missing. `held`: the next message waits for another log (see `CopyOrder`). */
@@ -77,12 +77,12 @@ export class CatchUp {
         if (late === 'held') return 'held'
         const drained = late === 'behind' && lateMayCome ? this.#subscribe.previousDrained(true) : undefined
         if (drained !== undefined) lateMayCome = await this.#comesLate(follower, drained)
-        // The log may be gone by now.
+        // Read again, because the log may be gone by now.
         if (drained !== undefined || late === 'inStep') continue
       }
       const left = follower.left(page.end.epoch)
       if (left !== undefined) {
-        // A failover to a server without the log, and back: members must not get again what they have of it.
+        // A failover led to a server without the log, and another one back: members must not get again what they have of the log.
         between ??= follower.position
         epochsBetween = follower.comeBack(left)
         continue
@@ -158,8 +158,8 @@ export class CatchUp {
   #deliver (follower: LogFollower, envelope: LoggedEnvelope & StoredEnvelope): void {
     follower.advance(envelope.position)
     const lost = follower.lostPlace(envelope.position.nonce)
-    // A message that was stored again may have any place. One that a failover only seemed to lose has its own: for a moment nodes disagree
-    // on which of them is the master.
+    // A message that was stored again may stand anywhere. A message that a failover only seemed to lose stands where it stood: for a moment
+    // nodes disagree on which of them is the master.
     const repeated = lost !== undefined && (envelope.retried === true || samePosition(lost, envelope.position)) ? lost : undefined
     if (repeated !== undefined) this.#duplicates++
     this.#local.deliver(repeated === undefined ? envelope : { ...envelope, repeated })

@@ -4,7 +4,7 @@ import type { LogFollower } from './follower.ts'
 /** How long a log waits for another one that makes no progress (milliseconds). */
 const maxHoldMs = 10_000
 
-/** Who may have to wait: a log's follower, or the messages of a group that keeps no log. */
+/** A holder may have to wait: a log's follower, or the messages of a group that keeps no log. */
 export interface Holder { readonly group: string }
 
 interface Hold {
@@ -34,7 +34,7 @@ export class CopyOrder {
   readonly #compare: (follower: LogFollower) => void
   readonly #maxHoldMs: number
   readonly #holds = new Map<Holder, Hold>()
-  /** Who waits for a log, by its follower. */
+  /** By the follower of a log, who waits for that log. */
   readonly #waiting = new Map<Holder, Set<Holder>>()
   /** Logs that made no progress in time. Others do not wait for them until they do. */
   readonly #late = new Set<Holder>()

@@ -47,7 +47,7 @@ export class LogFollower {
    * position: most groups are quiet.
    */
   #nonces: Uint32Array | undefined
-  /** What waits: an object that is made when needed, as most followers never need one. */
+  /** The messages that wait: an object that is made when needed, because most followers never need one. */
   #waiting: Waiting | undefined
   /** What was delivered of the log before it lost data, latest loss first. */
   #lost: readonly LostLog[] | undefined
@@ -184,7 +184,8 @@ export class LogFollower {
     const bytes = message.envelope.payload.length
     const waiting = this.#waiting ??= nothing()
     if (waiting.messages.length >= maxWaiting.messages || waiting.bytes + bytes > maxWaiting.bytes) {
-      // The log has it, and is read again. What waits stays: its oldest messages may be in no log any more.
+      // Drop the message: the log has it, and is read again. The messages that wait stay, because the oldest of them may be in no log any
+      // more.
       this.rereadNeeded = true
     } else {
       waiting.messages.push(message)

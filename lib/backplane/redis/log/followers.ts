@@ -179,7 +179,7 @@ export class LogFollowers {
     })
   }
 
-  /** Whether the group was unsubscribed meanwhile, or all groups were. */
+  /** Whether this group, or every group, was unsubscribed meanwhile. */
   #gone (follower: LogFollower): boolean { return this.#followers.get(follower.group) !== follower }
 
   #open (follower: LogFollower): Promise<void> { return (follower.opening ??= this.#readEnd(follower)) }
@@ -187,7 +187,7 @@ export class LogFollowers {
   async #readEnd (follower: LogFollower): Promise<void> {
     try {
       const end = await this.#ends.read(follower.group)
-      // A message that came meanwhile set a better position. One still on its way was published before the join was done: it is not owed.
+      // A message that came meanwhile set a better position. Nobody is owed one on its way: it was published before the join.
       if (follower.position === undefined) follower.seek(end)
     } finally {
       follower.opening = undefined
@@ -203,7 +203,7 @@ export class LogFollowers {
   }
 
   /**
-   * Never rejects. After an outage all groups are in repair, though few of them missed something. Probes come first, because reading
+   * Never rejects. After an outage all groups are in repair, although few of them missed anything. Probes come first, because reading
    * thousands of logs that are in step would hold up those that are not.
    */
   async #resume (): Promise<void> {

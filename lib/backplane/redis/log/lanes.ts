@@ -4,10 +4,10 @@ const maxBatchItems = 64
 const maxBatchBytes = 262_144
 
 export interface LaneItem {
-  /** Grows from item to item. */
+  /** The sequence of an item is larger than those of all earlier items. */
   readonly sequence: number
   readonly targets: readonly AppendTarget[]
-  /** An item with an idempotency key goes alone. */
+  /** An item with an idempotency key goes in a batch of its own. */
   readonly key: string | undefined
   readonly bytes: number
 }

@@ -120,8 +120,8 @@ function standsIn (entry: Buffer, top: LogPosition): boolean {
 }
 
 /**
- * Whether bytes that this version cannot decode are a message of the log that was delivered up to this position: then they are met there
- * when what follows the position is read.
+ * Whether bytes that this version cannot decode are a message of the log that was delivered up to this position: then a read of what
+ * follows the position finds them there.
  */
 export function isInLog (bytes: Buffer, position: LogPosition | undefined): boolean {
   if (position === undefined || bytes.length < headerBytes) return false

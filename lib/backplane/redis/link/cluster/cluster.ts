@@ -7,7 +7,7 @@ import { RoutedLink, type Router } from './routed-link.ts'
 import { SlotLookup } from './slot-lookup.ts'
 import { knownHost, type SlotMap } from './slot-map.ts'
 
-/** How often the slots are looked up while all is well; the shortest and the longest pause while a master is missing (milliseconds). */
+/** How often the slots are looked up while all is well, and the shortest and the longest pause while a master is missing (milliseconds). */
 const pollMs = 5_000
 const minRetryMs = 25
 const maxRetryMs = 500
@@ -109,7 +109,7 @@ export class ClusterLinks implements Router {
     return {
       redisMasters: masters.filter(({ unusedSince }) => unusedSince === undefined).length,
       slotRefreshes: this.#refreshes,
-      // These replace the figures of the partitions: each partition has those of its master, which many share.
+      // These replace the figures of the partitions: each partition shows the figures of its master, which many share.
       ...sumStats([this.#counted, ...masters.map(statsOf)])
     }
   }
@@ -187,7 +187,7 @@ export class ClusterLinks implements Router {
     master.unusedSince ??= now
     if (now - master.unusedSince < unusedMs) return
     this.#masters.delete(nameOf(master.address))
-    // Its gauges go with it.
+    // The gauges of a master end with it.
     this.#counted = sumStats([this.#counted, { ...statsOf(master), redisConnections: 0, bulkReadsWaiting: 0 }])
     void closeMaster(master)
   }
@@ -250,7 +250,7 @@ export class ClusterLinks implements Router {
     const well = this.complete && this.#lookup.failure === undefined
     const delayMs = well ? pollMs : this.#retryMs
     this.#retryMs = well ? minRetryMs : Math.min(2 * this.#retryMs, maxRetryMs)
-    // Up to a fifth earlier, so that a thousand instances do not ask in one instant.
+    // Ask up to a fifth earlier, so that a thousand instances do not ask at the same instant.
     this.#timer = setTimeout(() => { void this.#refresh() }, delayMs * (0.8 + Math.random() * 0.2)).unref()
   }
 }

@@ -19,7 +19,7 @@ export class CoverageWatch {
     return this.#stops ? `with ${setting} yes, all masters of the cluster stop when one is out: set ${setting} no` : undefined
   }
 
-  /** Asks one master: all should be set up alike. Never rejects: without an answer, what was known stays. */
+  /** Asks one master, because all should be set up alike. Never rejects: without an answer, what was known stays. */
   async look (): Promise<void> {
     let stops: boolean
     try {

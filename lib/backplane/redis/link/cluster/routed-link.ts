@@ -18,7 +18,7 @@ type Arguments = ReadonlyArray<string | number | Buffer>
 /** A call of a link. `allow` turns a command into one that this server accepts. */
 type Call<Answer> = (link: DirectLink, leftMs: number, allow: typeof asking) => Promise<Answer>
 
-/** What a routed link asks of those who know the cluster. */
+/** What a routed link asks of the part that knows the cluster. */
 export interface Router {
   /** Looks up where the slot is that this server no longer has. Resolves when the routes are set accordingly; never rejects. */
   moved (link: DirectLink): Promise<void>
@@ -97,7 +97,7 @@ export class RoutedLink implements Link {
     this.#listeners.push(listener)
   }
 
-  /** Counts nothing itself: the stats count the links to the masters. */
+  /** Has no counters of its own: the stats count the links to the masters. */
   stats (): LinkStats {
     return { connections: 0, timeouts: 0, reconnects: 0 }
   }
@@ -129,13 +129,13 @@ export class RoutedLink implements Link {
 
   /**
    * The state of a subscription is unknown: resets the link to the master, whose connection the subscriptions of all its partitions share.
-   * A link that is down is reset by whoever made it, and while the slot's new master is looked up there is nothing to reset.
+   * The owner of the links resets a link that is down, and while the slot's new master is looked up there is nothing to reset.
    */
   reset (keep = false): void {
     if (this.#link?.up === true && !this.#lookingUp) this.#link.reset(keep)
   }
 
-  /** The links are shared: whoever made them closes them. */
+  /** The links are shared: their owner closes them. */
   async close (): Promise<void> {}
 
   /** Sends calls to this master from now on. */
@@ -211,7 +211,7 @@ export class RoutedLink implements Link {
       } catch (error) {
         const redirect = this.#role === 'command' ? redirectOf(error) : undefined
         if (redirect === undefined || pauseMs > leftMs()) throw error
-        // Only this call waits for its keys: others may go first.
+        // Only this call waits for its keys: other calls may go first.
         if (redirect === 'later' || this.#held === undefined) await new Promise(resolve => setTimeout(resolve, pauseMs))
         pauseMs = Math.min(2 * pauseMs, maxRetryMs)
       }

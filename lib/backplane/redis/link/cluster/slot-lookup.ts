@@ -76,7 +76,7 @@ export class SlotLookup {
     }
   }
 
-  /** The partitions of a node that `natMap` gives no address are without a master; all others go on. */
+  /** If `natMap` gives no address for a node, the partitions of that node are without a master; all others go on. */
   #accept ({ ranges, nodes, ...map }: SlotMap): SlotMap {
     this.#failure = undefined
     this.#epoch = map.epoch
@@ -94,7 +94,7 @@ export class SlotLookup {
   }
 
   * #askable (masters: readonly Master[], first: Master | undefined): Iterable<() => Promise<SlotMap>> {
-    // Begin with another master each time, as one may have an old view.
+    // Begin with another master each time, because any of them may have an old view.
     const start = first === undefined ? this.#turn++ : masters.indexOf(first)
     for (let n = 0; n < masters.length; n++) {
       const { command, address } = masters[(Math.max(start, 0) + n) % masters.length] as Master

@@ -20,7 +20,7 @@ export interface SlotRange {
 
 type Node = [host: string | null, port: number, ...unknown[]]
 
-/** Asks one node. `asked`: its address, which it may leave out of its answer. Rejects as ioredis does. */
+/** Asks one node. `asked`: the node's address, which the node may leave out of its answer. Rejects as ioredis does. */
 export async function readSlotMap (redis: Redis, asked: Address): Promise<SlotMap> {
   const [info, slots] = await Promise.all([redis.cluster('INFO') as Promise<string>, redis.cluster('SLOTS') as Promise<unknown[]>])
   const addressOf = ([host, port]: Node): Address => ({ host: knownHost(host, asked.host), port })
@@ -33,7 +33,7 @@ export async function readSlotMap (redis: Redis, asked: Address): Promise<SlotMa
   }
 }
 
-/** The host of a node; that of the node which was asked, where the answer leaves the host out (`unknown-endpoint`). */
+/** Returns the host of a node: the host of the node that was asked, if the answer leaves the host out (`unknown-endpoint`). */
 export function knownHost<Host> (host: string | null, asked: Host): string | Host {
   return host === null || host === '' || host === '?' ? asked : host
 }

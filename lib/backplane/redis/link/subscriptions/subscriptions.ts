@@ -6,7 +6,7 @@ import { Linger } from './linger.ts'
 import type { Link } from '../port.ts'
 
 const maxChannelsPerCommand = 512
-/** How many are under way together at most: a deadline should measure Redis, not what was sent before. */
+/** How many channels may wait for an answer together: a deadline should measure Redis, not the commands that were sent before. */
 const maxChannelsInFlight = 4 * maxChannelsPerCommand
 /** A SUBSCRIBE without an answer after this long leaves the state of the connection unknown: the connection is given up (milliseconds). */
 const ackDeadlineMs = 3_000
@@ -88,7 +88,7 @@ export class Subscriptions {
     if (channel === undefined || !channel.wanted) return
     channel.wanted = false
     this.#setInterrupted(channel, false)
-    // Callers that still wait for the channel gave it up: an answer that may never come is of no use to them.
+    // Callers that still wait for the channel have given it up: an answer that may never come does not help them.
     takeAnswer(channel)?.resolve()
     this.#lingering.add(name)
   }
@@ -128,7 +128,7 @@ export class Subscriptions {
     }
   }
 
-  /** Drops everything at once, without lingering. */
+  /** Drops all channels at once, without lingering. */
   async close (): Promise<void> {
     clearTimeout(this.#retryTimer)
     const subscribed = [...this.#channels].filter(([, channel]) => channel.sent).map(([name]) => name)
@@ -180,7 +180,7 @@ export class Subscriptions {
       if (channel.wanted) {
         subscribe.push(name)
       } else {
-        // From here on the channel counts as gone: whoever wants it again has to wait for a new acknowledgement.
+        // From here on the channel counts as gone: a caller that wants it again has to wait for a new acknowledgement.
         if (channel.acked) this.#acked--
         channel.acked = false
         unsubscribe.push(name)
@@ -253,7 +253,7 @@ export class Subscriptions {
       await this.#link.run(async redis => await redis[command](...names), ackDeadlineMs)
       return undefined
     } catch (error) {
-      // Whether it was done is unknown, and so is the state of the connection.
+      // Whether the command was carried out is unknown, and so is the state of the connection.
       if (hasCode(error, 'WSG_TIMEOUT')) this.#link.reset()
       return error as Error
     }
