@@ -5,15 +5,14 @@ import { Metrics } from '../../lib/metrics.ts'
 import { metricsSnapshot } from '../../lib/metrics/snapshot.ts'
 
 const seconds = 2
-const lag = 0.01
 
 /** What an instance shows of what happened within two seconds. */
-function signsAfter (happens: (metrics: Metrics) => void, lagP99 = lag): readonly string[] {
+function signsAfter (happens: (metrics: Metrics) => void): readonly string[] {
   const metrics = new Metrics()
   metrics.upgradeRefused({}, 401)
   const before = metricsSnapshot({ ...metrics }, metrics)
   happens(metrics)
-  return signsOf(new Change(metricsSnapshot({ ...metrics }, metrics), before, seconds), lagP99)
+  return signsOf(new Change(metricsSnapshot({ ...metrics }, metrics), before, seconds))
 }
 
 /** Does it this many times. */
@@ -25,7 +24,7 @@ const closed = (metrics: Metrics, code: number): void => metrics.closeCodes.add(
 
 t.test('an instance that suffers says from what', async (t) => {
   t.strictSame(signsAfter(() => {}), [])
-  t.match(signsAfter(() => {}, 0.3), [/event loop/])
+  t.match(signsAfter(({ timings }) => timings.loopLag.histogram.observe(0.3)), [/event loop/])
   t.match(signsAfter(({ timings }) => timings.delivery.observe(0.7)), [/delivered late/])
   t.match(signsAfter(metrics => {
     metrics.messagesReceived = 1
@@ -45,6 +44,7 @@ t.test('what is usual is no sign', async (t) => {
     repeat(10, () => closed(metrics, 1001))
     closed(metrics, 1011)
     repeat(100, () => metrics.timings.delivery.observe(0.01))
+    repeat(20, () => metrics.timings.loopLag.histogram.observe(0.2))
     metrics.timings.delivery.observe(0.7)
   }), [])
   const more = signsAfter(metrics => repeat(10, () => metrics.upgradeRefused({}, 401)))
@@ -55,6 +55,6 @@ t.test('before there is a second snapshot nothing happened', async (t) => {
   const metrics = new Metrics()
   repeat(10, () => metrics.upgradeRefused({}, 403))
   const first = new Change(metricsSnapshot({ ...metrics }, metrics), undefined, seconds)
-  t.strictSame(signsOf(first, lag), [])
+  t.strictSame(signsOf(first), [])
   t.equal(first.perSecond('upgrades_refused_total'), 0)
 })

@@ -1,5 +1,5 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
+import { performance } from 'node:perf_hooks'
 import type { Events } from '../../metrics/channels.ts'
 import type { Description, Health, MetricsSnapshot, Registry } from '../../types.ts'
 import { Change } from './change.ts'
@@ -10,7 +10,6 @@ const maxEvents = 10
 const maxProblems = 10
 const maxTextLength = 200
 const busiestNames = 10
-const resolutionMs = 20
 /** How many connections and memberships one report counts; of more, it estimates the rest. */
 const maxCounted = 20_000
 /** A prime: connections are visited in steps of this size, so that those counted are spread over all. */
@@ -55,11 +54,12 @@ export interface Report extends Omit<Description, 'health' | 'options'>, Pick<He
   readonly memory: number
   /** The busy part of the event loop's time, from 0 to 1. */
   readonly load: number
-  /** In seconds, like the other latencies, which are `null` if nothing was measured. */
+  /** In seconds, of the metric: a meter of its own would wake the process all day, though nobody looks. */
   readonly lagP99: number
   readonly receivedPerSecond: number
   readonly sentPerSecond: number
   readonly refusedPerSecond: number
+  /** In seconds, like the next one; `null` if nothing was measured. */
   readonly deliveryP99: number | null
   readonly onMessageP99: number | null
   readonly redis?: { readonly up: boolean, readonly reconnects: number, readonly timeouts: number, readonly leaseAgeMs: number } | undefined
@@ -72,7 +72,6 @@ export interface Report extends Omit<Description, 'health' | 'options'>, Pick<He
 export class Reporter {
   readonly #registry: Registry
   readonly #events = { gap: new Map<string, Event>(), limit: new Map<string, Event>() }
-  readonly #delay = monitorEventLoopDelay({ resolution: resolutionMs })
   #load = performance.eventLoopUtilization()
   #before: MetricsSnapshot | undefined
   /** The signs of the report before. */
@@ -97,13 +96,11 @@ export class Reporter {
   }
 
   start (): void {
-    this.#delay.enable()
     subscribe('fastify-websocket-groups:gap', this.#gap)
     subscribe('fastify-websocket-groups:limit', this.#limit)
   }
 
   stop (): void {
-    this.#delay.disable()
     unsubscribe('fastify-websocket-groups:gap', this.#gap)
     unsubscribe('fastify-websocket-groups:limit', this.#limit)
   }
@@ -120,9 +117,7 @@ export class Reporter {
     const metrics = this.#registry.metrics()
     const now = performance.now()
     const change = new Change(metrics, this.#before, (now - this.#reportedAt) / 1_000)
-    // Node measures the time between two samples, which includes the interval itself.
-    const lagP99 = Math.max(0, this.#delay.percentile(99) / 1e9 - resolutionMs / 1_000)
-    const signs = signsOf(change, lagP99)
+    const signs = signsOf(change)
     // A sign that is gone by the next report needs nobody's attention.
     const lasting = signs.filter(sign => this.#signs.includes(sign))
     const load = performance.eventLoopUtilization()
@@ -141,7 +136,7 @@ export class Reporter {
       slow: stats.slowConnections ?? 0,
       memory: process.memoryUsage.rss(),
       load: performance.eventLoopUtilization(load, this.#load).utilization,
-      lagP99,
+      lagP99: change.p99('event_loop_lag_seconds') ?? 0,
       receivedPerSecond: change.perSecond('messages_received_total'),
       sentPerSecond: change.perSecond('frames_sent_total'),
       refusedPerSecond: change.perSecond('upgrades_refused_total'),
@@ -157,7 +152,6 @@ export class Reporter {
     this.#signs = signs
     this.#reportedAt = now
     this.#load = load
-    this.#delay.reset()
     this.#latest = report
     return report
   }

@@ -9,13 +9,13 @@ const perSecond = 1
  * Names the problems of an instance that its health does not show: those of the alerts in docs/operations.md, with the same thresholds. The
  * sentences contain no numbers, so that the same problem of a thousand instances is one sentence.
  */
-export function signsOf (change: Change, lagP99: number): readonly string[] {
+export function signsOf (change: Change): readonly string[] {
   const often = (name: string, label: string, limit = perSecond): ReadonlyArray<readonly [string, number]> =>
     [...change.perSecondBy(name, label)].filter(([, rate]) => rate > limit)
   const above = (name: string, limit: number): boolean => (change.p99(name) ?? 0) > limit
   return [
     ...often('outage_decisions_total', 'decision', 0).map(([decision]) => `the backplane is out for some calls: ${decision}`),
-    ...lagP99 > limits.lag ? ['the event loop is late: something holds the process up'] : [],
+    ...above('event_loop_lag_seconds', limits.lag) ? ['the event loop is late: something holds the process up'] : [],
     ...above('queue_wait_seconds', limits.queueWait) ? ['messages wait: callbacks take longer than messages take to come'] : [],
     ...above('publish_to_delivery_seconds', limits.delivery) ? ['messages are delivered late'] : [],
     ...often('upgrades_refused_total', 'reason')
