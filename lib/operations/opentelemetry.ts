@@ -1,6 +1,6 @@
 import {
-  context, SpanKind, SpanStatusCode, trace, TraceFlags,
-  type Attributes, type Context, type Span, type SpanContext, type SpanOptions, type TracerProvider
+  context, ROOT_CONTEXT, SpanKind, SpanStatusCode, trace, TraceFlags,
+  type Attributes, type Context, type Link, type Span, type SpanContext, type TracerProvider
 } from '@opentelemetry/api'
 import type { SpanFacts, Tracing } from '../types.ts'
 import { isThenable } from '../connection/inbound/callback-results.ts'
@@ -15,17 +15,18 @@ const system = 'websocket_groups'
 const kinds: Record<SpanFacts['name'], SpanKind> = {
   send: SpanKind.PRODUCER, deliver: SpanKind.CONSUMER, connect: SpanKind.INTERNAL, message: SpanKind.CONSUMER, repair: SpanKind.INTERNAL
 }
+const traceparentForm = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
 const operations: Partial<Record<SpanFacts['name'], string>> = { send: 'send', deliver: 'process', message: 'process' }
 
 /** Makes the option `tracing`: spans by OpenTelemetry, with its conventions for messaging. Spans never contain payloads or tokens. */
 export function openTelemetry ({ tracerProvider }: OpenTelemetryOptions = {}): Tracing {
   const tracer = (tracerProvider ?? trace).getTracer('fastify-websocket-groups', versions.version)
 
-  const start = (facts: SpanFacts, parent: Context, options: SpanOptions): Span => {
-    const { name, to, route } = facts
-    return tracer.startSpan([name, to ?? route].filter(part => part !== undefined && part !== '').join(' '), {
-      kind: kinds[name], attributes: attributesOf(facts), ...options
-    }, parent)
+  const start = (facts: SpanFacts, parent: Context, root: boolean, linked?: SpanContext, startTime?: number): Span => {
+    const links: Link[] = linked === undefined ? [] : [{ context: linked }]
+    return tracer.startSpan(
+      titleOf(facts), { kind: kinds[facts.name], attributes: attributesOf(facts), root, links, startTime }, parent
+    )
   }
 
   return {
@@ -34,7 +35,7 @@ export function openTelemetry ({ tracerProvider }: OpenTelemetryOptions = {}): T
       // A connection lives for hours: its messages start traces of their own, linked to the request that opened it.
       const opener = facts.name === 'message' ? trace.getSpanContext(active) : undefined
       const apart = facts.name === 'message' || facts.name === 'repair'
-      const span = start(facts, active, { root: apart, ...(opener === undefined ? {} : { links: [{ context: opener }] }) })
+      const span = start(facts, active, apart, opener)
       try {
         const result = context.with(trace.setSpan(active, span), work)
         if (isThenable(result)) return ended(span, result) as Result
@@ -55,8 +56,8 @@ export function openTelemetry ({ tracerProvider }: OpenTelemetryOptions = {}): T
     delivered (facts, traceparent, startedAt) {
       const sender = parse(traceparent)
       if (sender === undefined) return
-      const parent = trace.setSpanContext(context.active(), sender)
-      start(facts, parent, { links: [{ context: sender }], startTime: startedAt }).end()
+      // What is active here is whatever opened the link to Redis, and says nothing about the message.
+      start(facts, trace.setSpanContext(ROOT_CONTEXT, sender), false, sender, startedAt).end()
     }
   }
 }
@@ -81,22 +82,34 @@ function fail (span: Span, error: unknown): void {
   span.end()
 }
 
+function titleOf ({ name, to, route = '' }: SpanFacts): string {
+  const about = to ?? route
+  return about === '' ? name : `${name} ${about}`
+}
+
+/** Called for each message: makes one object, and no others on the way. */
 function attributesOf ({ name, to, group, route, connectionId, bytes, recipients }: SpanFacts): Attributes {
+  const attributes: Attributes = { 'messaging.system': system }
   const operation = operations[name]
-  return {
-    'messaging.system': system,
-    ...(operation === undefined ? {} : { 'messaging.operation.name': name, 'messaging.operation.type': operation }),
-    ...(to === undefined ? {} : { 'messaging.destination.template': to }),
-    ...(group === undefined ? {} : { 'messaging.destination.name': group }),
-    ...(bytes === undefined ? {} : { 'messaging.message.body.size': bytes }),
-    ...(route === undefined || route === '' ? {} : { 'http.route': route }),
-    ...(connectionId === undefined ? {} : { 'websocket_groups.connection.id': connectionId }),
-    ...(recipients === undefined ? {} : { 'websocket_groups.recipients': recipients })
+  if (operation !== undefined) {
+    attributes['messaging.operation.name'] = name
+    attributes['messaging.operation.type'] = operation
   }
+  if (to !== undefined) attributes['messaging.destination.template'] = to
+  if (group !== undefined) attributes['messaging.destination.name'] = group
+  if (bytes !== undefined) attributes['messaging.message.body.size'] = bytes
+  if (route !== undefined && route !== '') attributes['http.route'] = route
+  if (connectionId !== undefined) attributes['websocket_groups.connection.id'] = connectionId
+  if (recipients !== undefined) attributes['websocket_groups.recipients'] = recipients
+  return attributes
 }
 
 function parse (traceparent: string): SpanContext | undefined {
-  const [, traceId, spanId, flags] = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/.exec(traceparent) ?? []
-  if (traceId === undefined || spanId === undefined || flags === undefined) return undefined
-  return { traceId, spanId, traceFlags: Number.parseInt(flags, 16), isRemote: true }
+  if (!traceparentForm.test(traceparent)) return undefined
+  return {
+    traceId: traceparent.slice(3, 35),
+    spanId: traceparent.slice(36, 52),
+    traceFlags: Number.parseInt(traceparent.slice(53), 16),
+    isRemote: true
+  }
 }
