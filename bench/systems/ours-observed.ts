@@ -17,6 +17,8 @@ export const system: System = {
   ...applicationOn(websocketGroups, { tracing: openTelemetry({ tracerProvider: startSdk() }) }, async app => {
     await app.register(groupsMetrics)
     await app.register(groupsDashboard, { prefix: '/groups', auth: async () => {} })
+    // Once before anything is counted: the first request loads what `inject` needs, which Prometheus does not use: 10 to 20 ms.
+    app.addHook('onListen', async () => { await app.inject('/metrics') })
     setInterval(() => { void app.inject('/metrics') }, scrapeMs)
   })
 }
