@@ -182,6 +182,22 @@ async function ask (
   })
 }
 
+t.test('who closed while nobody looked is not called silent to those who look again', async (t) => {
+  const cluster = memoryCluster()
+  const [a, b] = [await start(t, cluster, 'a'), await start(t, cluster, 'b')]
+  const look = (): TestClient => connect(t, `${a.url}/admin/realtime/live`, { headers: { authorization: login } })
+  const frame = (text: unknown): Frame | null => JSON.parse(String(text ?? null)) as Frame | null
+  const first = look()
+  await until(() => frame(first.messages.at(-1))?.list.found === 2)
+  await first.close()
+  await until(() => a.registry.count() === 0)
+  await b.app.close()
+  await new Promise(resolve => setTimeout(resolve, 1_000))
+  const second = look()
+  await until(() => second.messages.length > 5)
+  t.strictSame(second.messages.flatMap(text => frame(text)?.summary.problems ?? []), [])
+})
+
 t.test('a group and a user are shown as they are in the whole cluster', async (t) => {
   const cluster = memoryCluster()
   const [a, b] = [await start(t, cluster, 'a'), await start(t, cluster, 'b')]

@@ -9,6 +9,8 @@ import type { Report, Reporter } from './reporter.ts'
 const msPerInstance = 10
 /** How long instances may take to answer, at least. A round is over sooner when all have answered. */
 const answerMs = 2_000
+/** After this many rounds without a viewer what instances said before is forgotten: a page that is loaded again comes sooner. */
+const missedRounds = 4
 const maxFindLength = 100
 const maxMarkLength = 100
 
@@ -25,7 +27,7 @@ export interface WatchOptions {
 /** Asks all instances for their reports, in rounds, while somebody looks at the page of this instance, and sends the page what they say. */
 export class Watch {
   readonly #options: WatchOptions
-  readonly #overview = new Overview()
+  #overview = new Overview()
   readonly #viewers = new Map<Connection, Question>()
   readonly #stopAnswering: (() => void) | undefined
   readonly #warnUnreported: (fields: object) => void
@@ -52,6 +54,8 @@ export class Watch {
     if (this.#asking) return
     const leftMs = this.#askedAt + this.#everyMs - performance.now()
     if (leftMs > 0) this.#show(viewer)
+    // Who closed while nobody looked would be called silent.
+    if (leftMs < -missedRounds * this.#everyMs) [this.#overview, this.#summary] = [new Overview(), '']
     // `remove` cleared the timer when the last viewer left, which may have been this page before it was loaded again.
     this.#plan(Math.max(0, leftMs))
   }
