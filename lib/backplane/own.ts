@@ -190,7 +190,7 @@ class Failures {
       ...local,
       deliver: envelope => tell('deliver', () => {
         // Anything but an envelope would fail later, when it is written to the sockets of the members.
-        if (!isEnvelope(envelope)) throw new TypeError('the backplane delivered what is not an envelope')
+        if (!isEnvelope(envelope)) throw new TypeError('the backplane delivered something that is not an envelope')
         local.deliver(envelope)
       }),
       gap: (...told) => tell('gap', () => local.gap(...told)),
@@ -209,7 +209,7 @@ class Failures {
   }
 }
 
-const notAllowed = (call: string): TypeError => new TypeError(`what ${call} of the backplane returned is not what the contract allows`)
+const notAllowed = (call: string): TypeError => new TypeError(`${call} of the backplane broke the contract by its result`)
 
 const kinds: readonly unknown[] = ['message', 'presence', 'request', 'reply'] satisfies Array<Envelope['kind']>
 

@@ -28,7 +28,10 @@ export class Client extends Emitter<ClientEvents> {
   readonly #storageKey: string
   readonly #lock = new TabLock()
   readonly #keep: ConnectOptions['keep']
-  /** Tells of what nobody awaits. That an answer was lost with its connection is no failure: the state tells of the break. */
+  /**
+   * Reports the failure of a call that nobody awaits. An answer that was lost with its connection is no failure: the state tells of the
+   * break.
+   */
   readonly #fail = (error: ClientError): void => { if (error.code !== 'UNKNOWN_OUTCOME') this.#tell('error', error) }
   #connectionId: string | undefined
   #session: string | undefined
@@ -38,7 +41,7 @@ export class Client extends Emitter<ClientEvents> {
     super()
     const { location, WebSocket: native } = globalThis as { location?: { readonly href: string }, WebSocket?: WebSocketClass }
     const WebSocket = options.WebSocket ?? native
-    // A fragment is no part of what a server is asked for, and every WebSocket class refuses it.
+    // Drop the fragment: it is no part of a request, and every WebSocket class refuses it.
     const urls = [address].flat().map(one => new URL(one, location?.href).href.replace(/^http/, 'ws').replace(/#.*/, ''))
     if (!WebSocket || !urls[0] || urls.some(url => !/^wss?:/.test(url))) {
       throw new TypeError(`pass the option WebSocket or another address: ${urls}`)

@@ -3,7 +3,7 @@ import { defaultIdleMs, maxPongMs } from './limits.ts'
 /**
  * Notices a dead connection, for which TCP would take minutes. A page sees no protocol pings, so a ping of the framed protocol asks a
  * connection that is quiet. Silence alone proves nothing: in a tab that slept, the clock went on and the frames wait. Nor does a late
- * answer while bytes still come, as the answer waits behind a large message. ws tells the bytes; for browsers there is `patience`.
+ * answer while bytes still come, because the answer waits behind a large message. ws tells the bytes; for browsers there is `patience`.
  */
 export class Liveness {
   /** A ping was answered in its time. */

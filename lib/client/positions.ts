@@ -14,7 +14,7 @@ export class Positions {
   readonly #readers = new Map<string, Reader>()
 
   constructor (positions: Readonly<Record<string, string>>) {
-    // They may come from a storage that others write to, and the server refuses for good a client that offers anything else.
+    // The positions may come from a storage that others write to, and the server refuses a client for good that offers anything else.
     for (const [group, position] of Object.entries(positions)) if (positionPattern.test(position)) this.set(group, position)
   }
 

@@ -75,7 +75,7 @@ export class Everywhere {
       // Whatever went wrong elsewhere, this instance has done its part: say so in the error.
       if (here === 0 || !isOutage(error) || 'done' in (error as object)) throw error
       const { code, detail = 'other instances were not reached' } = error as WebsocketGroupsError
-      throw new WebsocketGroupsError(code, `${detail}; it was done with ${here} connections of this instance`, { cause: error, done: here })
+      throw new WebsocketGroupsError(code, `${detail}; it was done for ${here} connections of this instance`, { cause: error, done: here })
     }
   }
 
@@ -132,6 +132,6 @@ function sum (answers: ReadonlyMap<string, unknown>): number {
 function incomplete (sure: boolean, command: Command, done: number, missing: readonly string[]): WebsocketGroupsError {
   const names = missing.length === 0 ? 'some instances' : `instances that live: ${missing.join(', ')}`
   const what = command.op === 'user' ? command.act.op : command.op
-  const detail = `${what} was done with ${done} connections, and not answered by ${names}`
+  const detail = `${what} was done for ${done} connections, and not answered by ${names}`
   return new WebsocketGroupsError(sure ? 'WSG_BACKPLANE_UNAVAILABLE' : 'WSG_TIMEOUT', detail, { done, missing })
 }

@@ -96,7 +96,7 @@ function invalid ({ code, name }: Subject, problem: unknown): WebsocketGroupsErr
   return new WebsocketGroupsError(code, `${name}: ${told}`, { details })
 }
 
-/** The list of problems in an error of a validator, whatever the library calls it. An AggregateError lists what broke. */
+/** Returns the list of problems in an error of a validator, whatever the library calls it. An AggregateError lists what broke. */
 function problemsOf (error: unknown): unknown {
   if (!(error instanceof Error) || error instanceof AggregateError) return undefined
   const { validation, issues, errors } = error as Error & Readonly<Record<'validation' | 'issues' | 'errors', unknown>>

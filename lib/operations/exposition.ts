@@ -20,7 +20,7 @@ export function samplesOf (name: string, metric: Metric): readonly Sample[] {
   ])
 }
 
-/** A snapshot in Prometheus's text format. */
+/** Writes a snapshot in Prometheus's text format. */
 export function exposition (metrics: MetricsSnapshot, namePrefix: string): string {
   return Object.entries(metrics).map(([short, metric]) => {
     const name = namePrefix + short

@@ -28,8 +28,8 @@ export type GapReason =
   | 'trimmed'
 
 /**
- * Why messages are lost to a connection; `unavailable`: it is unknown whether any are, as the log could not be read or the group
- * has none.
+ * Why a connection lost messages; `unavailable`: nobody knows whether any are lost, because the log could not be read or the group has
+ * none.
  */
 export type LossReason = GapReason | 'unavailable'
 
@@ -81,7 +81,7 @@ export interface HistoryMessage {
   readonly position: string
   /** When it was sent, in milliseconds since 1970 by the clock of Redis. */
   readonly at: number
-  /** Missing where the broadcast did not say. */
+  /** Missing if the broadcast did not say who sent it. */
   readonly from?: Sender | undefined
 }
 

@@ -36,7 +36,7 @@ export class SwitchedMemory extends MemoryBackplane {
   async setOut (out: boolean): Promise<void> {
     if (this.#out === out) return
     this.#out = out
-    // One that is unsubscribed meanwhile is due no longer.
+    // A target that was unsubscribed meanwhile is not subscribed again.
     for (const target of out ? [] : [...this.#due]) if (this.#due.delete(target)) await super.subscribe(target)
     this.#local?.stateChanged()
   }

@@ -14,15 +14,15 @@ export interface BroadcastOptions {
    */
   readonly except?: Exception | readonly Exception[] | undefined
   /**
-   * Only connections that were given all of these tags when they joined the group get the message: of several groups, in any of them; with
-   * `broadcastToAll` and `sendToUser`, in any group.
+   * Only connections that were given all of these tags when they joined the group get the message. With several groups, tags from any of
+   * them count; with `broadcastToAll` and `sendToUser`, tags from any group.
    */
   readonly filter?: { readonly tags: readonly string[] } | undefined
   /**
    * `true`: only connections of this instance get the message. It goes through no log and no backplane.
    */
   readonly local?: boolean | undefined
-  /** Who sent the message, for those who read the history: a connection, or what a worker knows of the sender. */
+  /** Who sent the message, for readers of the history: a connection, or what a worker knows about the sender. */
   readonly from?: AnyConnection | Sender | undefined
   /**
    * `true` sends the message at most once, without the group's log, and not to clients that read too slowly (`slowBufferedBytes`): typing

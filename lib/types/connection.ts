@@ -40,7 +40,7 @@ export interface Connection<Params = Record<string, string>, Who = Identity | nu
   readonly params: Params
   /** What `authenticate` returned; `null` on routes without auth. */
   readonly identity: Who
-  /** The user that the identity stands for, see the option `userId`; `undefined` when it stands for none. */
+  /** The user that the identity stands for, see the option `userId`; `undefined` when it stands for no user. */
   readonly userId: string | undefined
   /** Whether the client speaks the framed protocol, see docs/protocol.md. */
   readonly framed: boolean
@@ -54,7 +54,7 @@ export interface Connection<Params = Record<string, string>, Who = Identity | nu
   readonly log: FastifyBaseLogger
   /** Bytes waiting in this process for a slow client. */
   readonly bufferedBytes: number
-  /** For the application, which may keep here whatever belongs to this connection. Empty at first. */
+  /** The application may keep here whatever belongs to this connection. Empty at first. */
   readonly state: ConnectionState
   /**
    * Sends to this client. `false` when the socket is closed, or is closed now because the client reads too slowly.
@@ -76,7 +76,7 @@ export interface Connection<Params = Record<string, string>, Who = Identity | nu
   /**
    * Replaces what other members see of the connection (what the option `memberInfo` returned), in all of its groups and in those that it
    * joins later. Resolves when the new info is stored, or as soon as the backplane is out.
-   * @throws {WebsocketGroupsError} WSG_DATA_INVALID when JSON has no form of the value, WSG_MEMBER_INFO_TOO_LARGE, WSG_CONNECTION_GONE
+   * @throws {WebsocketGroupsError} WSG_DATA_INVALID when JSON cannot express the value, WSG_MEMBER_INFO_TOO_LARGE, WSG_CONNECTION_GONE
    */
   setInfo (info: MemberInfo): Promise<void>
 }

@@ -19,7 +19,7 @@ export interface Health {
   readonly problems: readonly string[]
 }
 
-/** An instance as a support ticket should tell it. */
+/** A description of an instance, for a support ticket. */
 export interface Description {
   /** Of this package. */
   readonly version: string

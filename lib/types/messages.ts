@@ -22,8 +22,8 @@ export type StandardResult<Output> =
   | { readonly issues: readonly unknown[] }
 
 /**
- * The form of some data: JSON Schema, or what else the compilers of the scope take (TypeBox, Zod, …); a Standard Schema; or `'binary'` for
- * bytes.
+ * The form of some data: JSON Schema, or anything else that the compilers of the scope accept (TypeBox, Zod, …); a Standard Schema; or
+ * `'binary'` for bytes.
  */
 export type MessageSchema = object | 'binary'
 
@@ -238,7 +238,7 @@ export interface AsyncApiServer {
   readonly [field: string]: unknown
 }
 
-/** What `app.asyncapi` says of the application beside its routes. */
+/** What `app.asyncapi` says about the application beside its routes. */
 export interface AsyncApiOptions {
   /** @default { title: 'WebSocket API', version: '1.0.0' } */
   readonly info?: { readonly title: string, readonly version: string, readonly description?: string | undefined } | undefined

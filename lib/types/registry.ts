@@ -23,7 +23,7 @@ export interface ReadOptions {
   readonly maxAgeMs?: number | undefined
 }
 
-/** Who is kept out: a user, by the option `userId`, or one token of the user, by the option `tokenId`. */
+/** Who is blocked: a user, by the option `userId`, or one token of the user, by the option `tokenId`. */
 export type BlockTarget = { readonly userId: string } | { readonly tokenId: string }
 
 export interface BlockOptions {
@@ -51,7 +51,7 @@ export interface LeaveOptions {
   readonly reason?: string | undefined
 }
 
-/** What instances say to each other by `registry.instances`: payloads by name, as `events` of `Register` declares them, else any JSON. */
+/** What instances send each other with `registry.instances`: payloads by name, as `events` of `Register` declares them, else any JSON. */
 export type InstanceEvents = Register extends { events: infer Registered extends object } ? Registered : Record<string, Json>
 
 /** Removes a handler when it is called, or at the end of the block that declares it with `using`. */
@@ -73,7 +73,7 @@ export interface Asked {
 
 /** Messages between the instances of an application, this one included. Payloads are JSON of at most 1 MiB. */
 export interface Instances {
-  /** Handles what instances say under this name. Returns a function that removes the handler. */
+  /** Handles what instances send under this name. Returns a function that removes the handler. */
   on<Name extends keyof InstanceEvents & string> (name: Name, handler: (payload: InstanceEvents[Name]) => unknown): Removal
   /** @throws {WebsocketGroupsError} WSG_DATA_INVALID, WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT, WSG_CLOSED */
   emit<Name extends keyof InstanceEvents & string> (name: Name, payload: InstanceEvents[Name]): Promise<void>
@@ -86,7 +86,7 @@ export interface Instances {
 
 /** Groups across all instances; decorated as `app.registry`. */
 export interface Registry {
-  /** What the instances say to each other. */
+  /** Messages between the instances. */
   readonly instances: Instances
   /** Drawn at boot. The id of every connection of this instance starts with it. */
   readonly instanceId: string
@@ -118,8 +118,8 @@ export interface Registry {
   groups (connection: AnyConnection | string | UserTarget): Promise<readonly string[]>
 
   /**
-   * Sends to every member of the group, on every instance, in the same order for all. Of a message to several groups, each connection gets
-   * one copy. Resolves when the group's log has the message, if the group has a log. A message to more than 1,000 groups goes in parts of
+   * Sends to every member of the group, on every instance, in the same order for all. Each connection gets one copy of a message to several
+   * groups. Resolves when the group's log has the message, if the group has a log. A message to more than 1,000 groups goes in parts of
    * 1,000 groups, each stored whole or not at all.
    * @throws {WebsocketGroupsError} WSG_GROUP_NAME_INVALID, WSG_DATA_INVALID, WSG_IDEMPOTENCY_INVALID, WSG_CONFLATION_KEY_INVALID,
    * WSG_BACKPLANE_UNAVAILABLE (nothing was sent), WSG_TIMEOUT (the message may have been sent; if to some of the groups only,

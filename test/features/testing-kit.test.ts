@@ -176,7 +176,9 @@ t.test('a Redis may have an IPv6 address', async t => {
 })
 
 t.test('a Redis that is not there is named, and nothing is left of a cluster that could not start', async t => {
-  await t.rejects(testCluster({ app: buildApp, redis: 'redis://127.0.0.1:1' }), { code: 'WSG_BACKPLANE_UNAVAILABLE', message: /no Redis at 127\.0\.0\.1:1/ })
+  await t.rejects(testCluster({ app: buildApp, redis: 'redis://127.0.0.1:1' }), {
+    code: 'WSG_BACKPLANE_UNAVAILABLE', message: /no Redis at 127\.0\.0\.1:1/
+  })
   let closed = 0
   let started = 0
   await t.rejects(testCluster({

@@ -151,7 +151,9 @@ t.test('upgrades that authentication keeps out are told by reason', async (t) =>
     return token === 'bad' ? null : { userId: token }
   }
   const { registry, url, app } = await serve(t, { authenticate }, app => {
-    app.wsRoom('/ws/:room', { group: ({ room }) => `room:${room}`, auth: { authorize: ({ userId }) => userId !== 'eve', allowedOrigins: ['https://example.com'] } })
+    app.wsRoom('/ws/:room', {
+      group: ({ room }) => `room:${room}`, auth: { authorize: ({ userId }) => userId !== 'eve', allowedOrigins: ['https://example.com'] }
+    })
     app.wsRoom('/broken', { auth: { required: false }, group: () => 'all', preHandler: async () => { throw new TypeError('a bug') } })
     app.get('/page', { preHandler: app.wsAuth() }, async () => 'a page')
   })

@@ -10,7 +10,7 @@ t.test('losses that come together are one line, with the number of connections',
   t.strictSame(lines, [], 'nothing to tell')
   for (let n = 0; n < 3_000; n++) report.add(`g${n % 10}`, n % 3 === 0 ? 'epoch' : 'trimmed')
   report.flush()
-  const line = { event: 'messages_lost', msg: 'messages of groups are lost to connections here' }
+  const line = { event: 'messages_lost', msg: 'connections of this instance lost messages of their groups' }
   t.strictSame(lines, [{ connections: 3_000, reasons: { epoch: 1_000, trimmed: 2_000 }, groups: ['g0', 'g1', 'g2', 'g3', 'g4'], ...line }])
   report.flush()
   t.equal(lines.length, 1)
