@@ -51,6 +51,42 @@ t.test('a membership key that another program overwrote with another type is wri
   t.strictSame(await redis.keys(), [])
 })
 
+t.test('leases, the list of instances, their generations and the count of a user are written anew when overwritten', async t => {
+  const redis = await startRedis(t)
+  const [a, b] = [await new Local({ redis: redis.url, leaseMs }).start(t), await new Local({ redis: redis.url, leaseMs }).start(t)]
+  for (const local of [a, b]) await local.join('quiet', `${local.instanceId}.1`)
+  a.users.set('ann', 2)
+  await a.backplane.syncUser('ann')
+  const kinds = { live: 'zset', inst: 'hash', gen: 'hash', 'u:ann': 'hash' }
+  for (const [name, kind] of Object.entries(kinds)) {
+    const key = `wsg:{0}:${name}`
+    await redis.admin.multi().del(key).rpush(key, 'not ours').exec()
+    await until(async () => await redis.admin.type(key) === kind, { timeoutMs: 10_000, what: `${name} to be a ${kind}` })
+    await until(async () => (await a.backplane.instances()).size === 2, { timeoutMs: 10_000, what: `2 to live after ${name}` })
+    await until(() => [a, b].every(({ backplane }) => backplane.state === 'up'), { timeoutMs: 10_000, what: `both to be up after ${name}` })
+    await a.join('quiet', `${a.instanceId}.${name}`)
+  }
+  await until(async () => await b.backplane.count('quiet') === 6, { timeoutMs: 10_000, what: '6 to be counted' })
+  await until(async () => await b.backplane.syncUser('ann') === 2, { timeoutMs: 10_000, what: '2 connections to be counted' })
+  a.users.set('ann', 0)
+  await a.backplane.syncUser('ann')
+  await Promise.all([a.backplane.close(), b.backplane.close()])
+  t.strictSame(await redis.keys(), [])
+})
+
+t.test('what the hooks of the application were told is recorded anew when another program overwrote the record', async t => {
+  const redis = await startRedis(t)
+  const local = await new Local({ redis: redis.url, leaseMs }).start(t)
+  await local.join('quiet', `${local.instanceId}.1`)
+  const present = [{ name: 'quiet', present: true }]
+  t.strictSame(await local.backplane.settle('group', ['quiet']), present)
+  for (const names of [['quiet'], undefined]) {
+    await redis.admin.multi().del('wsg:{0}:told:group').rpush('wsg:{0}:told:group', 'not ours').exec()
+    t.strictSame(await local.backplane.settle('group', names), names === undefined ? [] : present)
+    t.strictSame(await local.backplane.settle('group', ['quiet']), names === undefined ? present : [])
+  }
+})
+
 t.test('a record of a member that another program overwrote costs nobody the list of members', async t => {
   const redis = await startRedis(t)
   const local = await new Local({ redis: redis.url, leaseMs }).start(t)

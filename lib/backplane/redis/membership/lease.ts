@@ -7,6 +7,7 @@ import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import { checkServer, ClusterModeError, isFinal, refused, refusedRights } from '../link/server.ts'
 import { nextBeatMs } from './beat-times.ts'
+import { mending } from './mending.ts'
 import { Reaper } from './reaper.ts'
 import { beat, safetyTtlMs, unregister } from './scripts.ts'
 import { ServerClock } from './server-clock.ts'
@@ -229,10 +230,12 @@ export class Lease {
     if (this.#store.hasLateWrite(this.#generation)) this.#generation++
     const generation = this.#generation
     const [sentAt, expectedMs, most] = [performance.now(), this.#clock.expectedMs, this.#clock.settling ? 0 : maxClaims]
-    const [status = Status.dead, shownMs, ...claims] = await this.#link.script(
-      beat, [this.#keys.leases, this.#keys.instances, this.#keys.generations],
+    const { leases, instances, generations } = this.#keys
+    const keys = [[leases, 'ZCARD'], [instances, 'HLEN'], [generations, 'HLEN']] as const
+    const [status = Status.dead, shownMs, ...claims] = await mending(this.#link, keys, async () => await this.#link.script(
+      beat, keys.map(([key]) => key),
       [this.#local.instanceId, generation, this.#nonce, this.#leaseMs, this.#leaseMs, most, safetyTtlMs, expectedMs]
-    ) as [number, number, ...string[]]
+    )) as [number, number, ...string[]]
     this.#clock.shows(shownMs, expectedMs)
     if (status === Status.taken) {
       this.#renewed = 0

@@ -2,6 +2,7 @@ import type { Presences, PresenceChange } from '../../backplane.ts'
 import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
+import { mending, type TypedKey } from './mending.ts'
 import { luaInteger, luaNow, Script } from '../link/script.ts'
 import { safetyTtlMs } from './scripts.ts'
 
@@ -79,17 +80,19 @@ export class OccupancyStore {
     const { leases, instances } = this.#keys
     const told = this.#keys.told(kind)
     const counts = names.map(name => kind === 'group' ? this.#keys.counts(name) : this.#keys.user(name))
-    const settled = kind === 'group'
-      ? this.#link.script(settleGroups, [told, ...counts], [safetyTtlMs, ...names])
-      : this.#link.script(settleUsers, [told, leases, instances, ...counts], [safetyTtlMs, '', '', ...names])
-    return await settled as number[]
+    return await mending(this.#link, [[told, 'SCARD'], ...counts.map((key): TypedKey => [key, 'HLEN'])], async () => kind === 'group'
+      ? await this.#link.script(settleGroups, [told, ...counts], [safetyTtlMs, ...names])
+      : await this.#link.script(settleUsers, [told, leases, instances, ...counts], [safetyTtlMs, '', '', ...names])) as number[]
   }
 
   /** All names that are recorded, some at a time. */
   async * #told (kind: Presences): AsyncIterable<readonly string[]> {
+    const told = this.#keys.told(kind)
     let cursor = '0'
     do {
-      const [next, names] = await this.#link.run(async redis => await redis.sscan(this.#keys.told(kind), cursor, 'COUNT', batchSize))
+      const [next, names] = await mending(this.#link, [[told, 'SCARD']], async () => {
+        return await this.#link.run(async redis => await redis.sscan(told, cursor, 'COUNT', batchSize))
+      })
       yield * chunks(names, batchSize)
       cursor = next
     } while (cursor !== '0')

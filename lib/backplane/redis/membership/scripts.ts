@@ -66,17 +66,6 @@ end
 return 0
 `)
 
-/**
- * Removes those of these keys that another program made something else: they can be written anew then, as after a loss.
- * KEYS 1 index, then members and counts of each group
- */
-export const removeForeign = new Script(`
-for k = 1, #KEYS do
-  local answer = redis.pcall(k == 1 and 'SCARD' or 'HLEN', KEYS[k])
-  if type(answer) == 'table' and string.find(answer.err, 'WRONGTYPE', 1, true) then redis.call('UNLINK', KEYS[k]) end
-end
-`)
-
 /** How many times as long as its own lease an instance expects those of others to be at most. */
 const longestLeases = 4
 /** Leases up to this long are expected in any case (milliseconds): reaped instances hold one of a minute. */

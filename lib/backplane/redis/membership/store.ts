@@ -3,9 +3,9 @@ import type { Member } from '../../../types.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { isWrongType } from '../link/reply-errors.ts'
+import { mending, type TypedKey } from './mending.ts'
 import { encodeMember } from './records.ts'
-import { reap, removeForeign, safetyTtlMs, syncMembers } from './scripts.ts'
+import { reap, safetyTtlMs, syncMembers } from './scripts.ts'
 
 const changesPerCall = 500
 const groupsPerCall = 100
@@ -193,19 +193,12 @@ export class MemberStore {
     return stored !== -1
   }
 
-  /**
-   * Runs `call`. If it fails because another program overwrote the index or a key of these groups, that key is removed, so that it counts
-   * as lost, and `call` runs once more.
-   */
+  /** Runs `call`, which uses the keys of that instance in these groups: see `mending`. */
   async #mending<Answer> (instanceId: string, groups: readonly string[], call: () => Promise<Answer>): Promise<Answer> {
-    try {
-      return await call()
-    } catch (error) {
-      if (!isWrongType(error)) throw error
-      const hashes = groups.flatMap(group => [this.#keys.members(group, instanceId), this.#keys.counts(group)])
-      await this.#link.script(removeForeign, [this.#keys.index(instanceId), ...hashes], [])
-      return await call()
-    }
+    return await mending(this.#link, [
+      [this.#keys.index(instanceId), 'SCARD'], [this.#keys.generations, 'HLEN'],
+      ...groups.flatMap((group): TypedKey[] => [[this.#keys.members(group, instanceId), 'HLEN'], [this.#keys.counts(group), 'HLEN']])
+    ], call)
   }
 }
 

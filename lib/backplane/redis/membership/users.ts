@@ -5,6 +5,7 @@ import type { LocalInstance } from '../../backplane.ts'
 import { chunks, first, Throttle } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Lease } from './lease.ts'
+import { mending, type TypedKey } from './mending.ts'
 import type { Link } from '../link/port.ts'
 import { luaInteger, luaNow, Script } from '../link/script.ts'
 
@@ -155,7 +156,10 @@ export class UserCounts {
     const users = this.#unseen.splice(0, usersPerBeat).filter(userId => this.#stored.has(userId) && !this.#dirty.has(userId))
     if (users.length === 0) return
     try {
-      const lost = await this.#link.script(findLost, users.map(userId => this.#keys.user(userId)), [this.#local.instanceId]) as number[]
+      const keys = users.map(userId => this.#keys.user(userId))
+      const lost = await mending(this.#link, keys.map((key): TypedKey => [key, 'HLEN']), async () => {
+        return await this.#link.script(findLost, keys, [this.#local.instanceId])
+      }) as number[]
       for (const number of lost) this.#dirty.add(users[number - 1] ?? '')
       if (lost.length > 0) this.#schedule()
     } catch (error) {
@@ -224,11 +228,12 @@ export class UserCounts {
     const added = counts.flatMap(([userId, count]) => count > 0 && !this.#stored.has(userId) ? [userId] : [])
     for (const userId of added) this.#stored.add(userId)
     try {
-      const elsewhere = await this.#link.script(
+      const keys = counts.map(([userId]) => this.#keys.user(userId))
+      const elsewhere = await mending(this.#link, keys.map((key): TypedKey => [key, 'HLEN']), async () => await this.#link.script(
         storeUsers,
-        [this.#keys.leases, this.#keys.instances, ...counts.map(([userId]) => this.#keys.user(userId))],
+        [this.#keys.leases, this.#keys.instances, ...keys],
         [this.#local.instanceId, ttlMs, ...counts.map(([, count]) => count)]
-      ) as number[]
+      )) as number[]
       for (const [userId, count] of counts) if (count === 0 && this.#stored.delete(userId)) this.#left.set(userId, true)
       return elsewhere
     } catch (error) {

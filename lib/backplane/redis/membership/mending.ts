@@ -1,0 +1,33 @@
+import type { Link } from '../link/port.ts'
+import { isWrongType } from '../link/reply-errors.ts'
+import { Script } from '../link/script.ts'
+
+/** A key, and the command that counts what it holds: it fails where the key holds something of another type. */
+export type TypedKey = readonly [key: string, count: 'HLEN' | 'SCARD' | 'ZCARD']
+
+/**
+ * Removes those of these keys that another program made something else: they can be written anew then, as after a loss.
+ * KEYS any.  ARGV the command that counts each
+ */
+const removeForeign = new Script(`
+for k = 1, #KEYS do
+  local answer = redis.pcall(ARGV[k], KEYS[k])
+  if type(answer) == 'table' and string.find(answer.err, 'WRONGTYPE', 1, true) then redis.call('UNLINK', KEYS[k]) end
+end
+`)
+
+/**
+ * Runs `call`. If it fails because another program overwrote one of these keys with another type, that key is removed, so that it counts as
+ * lost, and `call` runs once more.
+ */
+export async function mending<Answer> (
+  link: Pick<Link, 'script'>, keys: readonly TypedKey[], call: () => Promise<Answer>
+): Promise<Answer> {
+  try {
+    return await call()
+  } catch (error) {
+    if (!isWrongType(error)) throw error
+    await link.script(removeForeign, keys.map(([key]) => key), keys.map(([, count]) => count))
+    return await call()
+  }
+}
