@@ -21,8 +21,11 @@ export interface TcpProxy {
   refuse (on: boolean): Promise<void>
   /** Holds every chunk, both ways, for this long; of `subscribers` only on connections that sent a SUBSCRIBE before. 0 ends it. */
   delay (ms: number, which?: 'all' | 'subscribers'): void
-  /** A slow link: what it carries each way, in bytes per second, on each connection or on all together. 0 ends it. */
-  limit (bytesPerSecond: number, shared?: boolean): void
+  /**
+   * A slow link: what it carries each way, in bytes per second, on each connection or on all together. 0 ends it. Of what is sent at the
+   * same time each connection gets `turnBytes` through in turn: a packet unless you say otherwise.
+   */
+  limit (bytesPerSecond: number, shared?: boolean, turnBytes?: number): void
 }
 
 interface Link {
@@ -39,8 +42,7 @@ interface Carrier {
 
 /** Not the word alone: the command link asks, too, whether it may subscribe. */
 const subscribeCommand = /\*\d+\r\n\$9\r\nsubscribe\r\n/i
-/** Of what connections that share a slow link send at the same time each gets so many bytes through in turn: a packet. */
-const pieceBytes = 1_460
+const packetBytes = 1_460
 /** A timer is late by about this much (milliseconds): the link was not idle meanwhile. */
 const lateMs = 5
 
@@ -52,6 +54,7 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
   let delayed: 'all' | 'subscribers' = 'all'
   let bytesPerSecond = 0
   let together = false
+  let pieceBytes = packetBytes
   let target = targetPort
   const common = [{ freeAt: 0 }, { freeAt: 0 }] as const
 
@@ -165,9 +168,10 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
       delayMs = ms
       delayed = which
     },
-    limit (bytes, shared = false) {
+    limit (bytes, shared = false, turnBytes = packetBytes) {
       bytesPerSecond = bytes
       together = shared
+      pieceBytes = turnBytes
     }
   }
   t.teardown(() => {

@@ -21,6 +21,7 @@ function setUp () {
     bulk,
     running,
     read,
+    pass (ms: number): void { now += ms },
     /** Answers the read that was sent first. */
     async answer (bytes: number, { full = false, afterMs = 1 } = {}): Promise<void> {
       now += afterMs
@@ -86,6 +87,32 @@ t.test('on a slow link less is under way, and more again when it is quick', asyn
   t.equal(quick, 131_072)
   t.equal(await shareAfter(20, 300), 4_096)
   t.equal(await shareAfter(20, 1), quick)
+})
+
+t.test('on a link that brings answers slowly each takes four milliseconds, and a busy Redis is no slow link', async t => {
+  const { bulk, running, read, answer, pass } = setUp()
+  /** Answers reads that fill their shares: Redis is busy first, then each piece of 1,000 bytes takes `pieceMs`. */
+  const sharesOf = async (count: number, pieceMs: number, busyMs: number): Promise<number[]> => {
+    const shares: number[] = []
+    for (let n = 0; n < count; n++) {
+      const reading = read('page')
+      await settled()
+      const share = running[0]?.bytes ?? 0
+      shares.push(share)
+      pass(busyMs)
+      for (let bytes = 0; bytes < share; bytes += 1_000) {
+        pass(pieceMs)
+        bulk.rate.received(1_000)
+      }
+      await answer(share, { full: true, afterMs: 0 })
+      await reading
+    }
+    return shares
+  }
+  t.equal((await sharesOf(20, 0.001, 8)).at(-1), 131_072)
+  const slow = (await sharesOf(500, 0.8, 1)).slice(-400).map(share => Math.round(share / 10) * 10)
+  t.strictSame(slow.filter(share => share !== 5_000), [32_770, 32_770], 'but for one a second, as a trial')
+  t.ok((await sharesOf(500, 0.001, 1)).slice(-100).every(share => share === 131_072), 'the link is quick again')
 })
 
 t.test('a read that fails lets the next one in, with half of the bytes', async t => {

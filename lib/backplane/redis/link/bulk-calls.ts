@@ -1,4 +1,5 @@
 import { isOutage } from '../../../errors.ts'
+import type { BulkReads } from './bulk.ts'
 import { SideConnection, type Command, type MainLink } from './side-connection.ts'
 import type { RedisSource } from './source.ts'
 
@@ -17,8 +18,8 @@ export class BulkCalls {
   readonly #deadlineMs: number
   #refusedAt = -Infinity
 
-  constructor (source: RedisSource, deadlineMs: number, link: MainLink) {
-    this.connection = new SideConnection(source, link, 'received')
+  constructor (source: RedisSource, deadlineMs: number, link: MainLink, { rate }: BulkReads) {
+    this.connection = new SideConnection(source, link, 'received', undefined, bytes => rate.received(bytes))
     this.#deadlineMs = deadlineMs
   }
 

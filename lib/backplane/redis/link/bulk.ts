@@ -1,3 +1,5 @@
+import { ReceiveRate } from './receive-rate.ts'
+
 /** How many bytes all bulk reads of a link may have under way together: at most, and at least, however slow the link is. */
 const maxBytes = 262_144
 const minBytes = 4_096
@@ -7,6 +9,12 @@ const firstReads = 4
 const largeBytes = 16_384
 /** How long other calls may wait behind bulk reads, beyond a few round trips (milliseconds). */
 const targetMs = 2
+/** On a link that brings less than `slowRate` (bytes per millisecond: 20 Mbit/s), answers are so small that each takes `slowMs`. */
+const slowRate = 2_500
+const slowMs = 4
+/** How often one answer may have `trialBytes` there, to find out whether the link is still slow (milliseconds). */
+const trialMs = 1_000
+const trialBytes = 2 * largeBytes
 
 /** The size of one answer. */
 export interface BulkSize {
@@ -29,6 +37,8 @@ export class BulkReads {
   readonly #now: () => number
   /** How long this process had nothing to do (milliseconds). While it is busy, answers are late on any link. */
   readonly #idleMs: () => number
+  /** Is told of all that comes on the connection for bulk reads. */
+  readonly rate: ReceiveRate
   readonly #waiting: Waiter[] = []
   #running = 0
   #alone = false
@@ -41,6 +51,8 @@ export class BulkReads {
   #roundTripMs = Infinity
   /** The latest answer was large, or only a part. */
   #large = false
+  /** When an answer could last be large on a slow link. */
+  #triedAt = -Infinity
   #count = 0
   #total = 0
   #failed = 0
@@ -48,6 +60,7 @@ export class BulkReads {
   constructor (now?: () => number) {
     this.#now = now ?? (() => performance.now())
     this.#idleMs = now ?? (() => performance.eventLoopUtilization().idle)
+    this.rate = new ReceiveRate(this.#idleMs, largeBytes)
   }
 
   /** Whether there is more to read than a few small answers. */
@@ -62,6 +75,7 @@ export class BulkReads {
   /** The link was opened again: it may lead to another server, over another network. */
   reset (): void {
     this.#roundTripMs = Infinity
+    this.rate.reset()
   }
 
   /**
@@ -72,7 +86,8 @@ export class BulkReads {
     await this.#turn(alone)
     const [startedAt, idleBefore] = [this.#now(), this.#idleMs()]
     try {
-      const answer = await read(alone ? this.#bytes : Math.floor(this.#bytes / this.#reads))
+      const allowed = this.#tries() ? Math.min(this.#bytes, trialBytes) : this.#allowed
+      const answer = await read(alone ? allowed : Math.floor(allowed / this.#reads))
       this.#roundTripMs = Math.min(this.#roundTripMs, this.#now() - startedAt)
       this.#succeeded(sizeOf(answer), this.#idleMs() - idleBefore, alone)
       return answer
@@ -82,14 +97,29 @@ export class BulkReads {
       this.#reads = this.#minReads
       throw error
     } finally {
+      this.rate.answered()
       this.#running--
       this.#alone = false
       this.#next()
     }
   }
 
+  /** How many bytes may be under way. */
+  get #allowed (): number {
+    const { estimate } = this.rate
+    return estimate > slowRate ? this.#bytes : Math.min(this.#bytes, Math.max(minBytes, estimate * slowMs))
+  }
+
+  /** Whether the next answer may be large on a slow link. */
+  #tries (): boolean {
+    const now = this.#now()
+    if (this.rate.estimate > slowRate || now - this.#triedAt < trialMs) return false
+    this.#triedAt = now
+    return true
+  }
+
   get #minReads (): number {
-    return this.#bytes < largeBytes ? 1 : 2
+    return this.#allowed < largeBytes ? 1 : 2
   }
 
   async #turn (alone: boolean): Promise<void> {

@@ -74,7 +74,7 @@ export class Link {
       missed: () => { this.#timeouts++ }
     }
     this.#large = new LargeCalls(source, deadlineMs, main)
-    this.#bulkCalls = new BulkCalls(source, deadlineMs, main)
+    this.#bulkCalls = new BulkCalls(source, deadlineMs, main, this.bulk)
     this.#sides = [this.#large.connection, this.#bulkCalls.connection]
     this.#connection = new Connection(source, role, {
       opened: () => { this.#lastSign = performance.now() },

@@ -32,6 +32,7 @@ export class SideConnection {
   readonly #link: MainLink
   readonly #progress: 'received' | 'moved'
   readonly #idleMs: number
+  readonly #received: ((bytes: number) => void) | undefined
   #connection: Connection | undefined
   #calls: Calls | undefined
   #underWay = 0
@@ -40,12 +41,18 @@ export class SideConnection {
   readonly #waiting = new Set<() => void>()
   #closed = false
 
-  /** `progress` says which bytes extend the deadline of a call: those that come, or also those that leave. */
-  constructor (source: RedisSource, link: MainLink, progress: 'received' | 'moved', idleMs = usualIdleMs) {
+  /**
+   * `progress` says which bytes extend the deadline of a call: those that come, or also those that leave. `received` is told of each piece
+   * that comes, before the call that it answers settles.
+   */
+  constructor (
+    source: RedisSource, link: MainLink, progress: 'received' | 'moved', idleMs = usualIdleMs, received?: (bytes: number) => void
+  ) {
     this.#source = source
     this.#link = link
     this.#progress = progress
     this.#idleMs = idleMs
+    this.#received = received
   }
 
   /** Whether a call can be sent at once. */
@@ -120,11 +127,19 @@ export class SideConnection {
     })
     this.#connection = new Connection(this.#source, 'command', {
       opened () {},
-      ready: () => this.#tell(),
+      ready: () => {
+        this.#watch()
+        this.#tell()
+      },
       ended: () => calls.fail('the link to Redis broke'),
       error () {},
       message () {}
     }, () => this.#link.address())
+  }
+
+  #watch (): void {
+    const received = this.#received
+    if (received !== undefined) this.#connection?.redis.stream.on('data', (bytes: Buffer) => received(bytes.length))
   }
 
   #closeLater (): void {
