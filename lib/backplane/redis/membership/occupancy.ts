@@ -2,7 +2,7 @@ import type { Presences, PresenceChange } from '../../backplane.ts'
 import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { mending, type TypedKey } from './mending.ts'
+import { mending } from './mending.ts'
 import { luaInteger, luaNow, Script } from '../link/script.ts'
 import { safetyTtlMs } from './scripts.ts'
 
@@ -80,7 +80,7 @@ export class OccupancyStore {
     const { leases, instances } = this.#keys
     const told = this.#keys.told(kind)
     const counts = names.map(name => kind === 'group' ? this.#keys.counts(name) : this.#keys.user(name))
-    return await mending(this.#link, [[told, 'SCARD'], ...counts.map((key): TypedKey => [key, 'HLEN'])], async () => kind === 'group'
+    return await mending(this.#link, [[told, 'SCARD']], async () => kind === 'group'
       ? await this.#link.script(settleGroups, [told, ...counts], [safetyTtlMs, ...names])
       : await this.#link.script(settleUsers, [told, leases, instances, ...counts], [safetyTtlMs, '', '', ...names])) as number[]
   }
