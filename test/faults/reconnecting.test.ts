@@ -60,7 +60,7 @@ t.test('an instance that stays away is told apart from one that is gone, as long
     t.rejects(a.registry.disconnect({ userId: 'nobody' }), { ...unavailable, done: 0, missing: [b.id] })
   ])
   await t.rejects(a.registry.disconnect({ userId: 'eve' }), {
-    code: 'WSG_TIMEOUT', message: /done with 1 connections/, done: 1, missing: [b.id]
+    code: 'WSG_TIMEOUT', message: /was done for 1 connections/, done: 1, missing: [b.id]
   }, 'what was done is counted, and who did not do it is named')
   await here.client.closed
   const gone = async (): Promise<boolean> => await a.registry.sendTo(there.id, 'x').then(taken => !taken, () => false)
