@@ -1,6 +1,6 @@
 import type { HistogramMetric, MetricsSnapshot, NumberMetric } from '../../types.ts'
 
-/** What happened between two snapshots of an instance's metrics. */
+/** Compares two snapshots of an instance's metrics. */
 export class Change {
   readonly #now: MetricsSnapshot
   /** `undefined` for the first snapshot: then nothing counts as changed. */

@@ -7,7 +7,7 @@ const maxReads = 64
 const firstReads = 4
 /** A large answer. From here on two reads are under way, so that the link is in use while the answer to the last one is handled. */
 const largeBytes = 16_384
-/** How long other calls may wait behind bulk reads, beyond a few round trips (milliseconds). */
+/** How long bulk reads may hold up other calls, beyond a few round trips (milliseconds). */
 const targetMs = 2
 /** On a link that brings less than `slowRate` (bytes per millisecond: 20 Mbit/s), answers are so small that each takes `slowMs`. */
 const slowRate = 2_500

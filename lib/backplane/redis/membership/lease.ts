@@ -166,7 +166,7 @@ export class Lease {
     clearTimeout(this.#retryTimer)
     await this.#beating?.catch((error: Error) => this.#log.debug({ err: error }, 'the last beat of the lease failed'))
     await this.#reaper.close()
-    // Without a lease nothing was stored; and the members of another process with this id are not ours to remove.
+    // Without a lease nothing was stored; and the members of another process with this id must not be removed here.
     if (!this.#link.up || this.#renewed === 0) return
     await this.#store.removeAll(this.#local.instanceId, this.#generation)
     await this.#link.script(unregister, [this.#keys.leases, this.#keys.instances], [this.#local.instanceId, this.#nonce])

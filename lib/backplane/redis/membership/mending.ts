@@ -6,7 +6,7 @@ import { Script } from '../link/script.ts'
 export type TypedKey = readonly [key: string, count: 'HLEN' | 'SCARD' | 'ZCARD']
 
 /**
- * Removes those of these keys that another program made something else: they can be written anew then, as after a loss.
+ * Removes those of these keys that another program turned into another type: they can then be written anew, as after a loss.
  * KEYS any.  ARGV the command that counts each
  */
 const removeForeign = new Script(`

@@ -41,7 +41,7 @@ export class MemberReconciler {
   readonly #changed: () => void
   #changes = new Map<string, Change>()
   readonly #dirty = new Map<string, Check>()
-  /** The check that all groups need, if they do; which groups there are is looked up when it begins. */
+  /** Set when all groups need a check; which groups there are is looked up when it begins. */
   #allDirty: Check | undefined
   readonly #pace = new Throttle()
   #flushing: Promise<void> | undefined

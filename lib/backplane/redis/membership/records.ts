@@ -17,7 +17,7 @@ export function encodeMember ({ joinedAt, userId, info, infoAt, session }: Membe
 
 type Fields = [joinedAt: number, userId: string | null, session: string | null, info?: Json, infoAt?: number]
 
-/** What another program made of a record: the connection is in the group, and nothing else is known of it. */
+/** Stands for a record that another program overwrote: the connection is in the group, and nothing else is known of it. */
 const unknown: Fields = [0, null, null]
 
 export function decodeMember (connectionId: string, instanceId: string, record: string): Member {

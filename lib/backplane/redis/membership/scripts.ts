@@ -66,7 +66,7 @@ end
 return 0
 `)
 
-/** How many times as long as its own lease an instance expects those of others to be at most. */
+/** An instance expects the leases of others to be at most this many times as long as its own. */
 const longestLeases = 4
 /** Leases up to this long are expected in any case (milliseconds): reaped instances hold one of a minute. */
 const longestMs = 90_000

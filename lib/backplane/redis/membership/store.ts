@@ -55,7 +55,7 @@ export class MemberStore {
     return this.#unsettled?.generation === generation && this.#unsettled.connection !== this.#link.connection
   }
 
-  /** When Redis last answered a write of this instance's memberships (`performance.now()`): deadlines of later writes count from then. */
+  /** When Redis last answered a write of this instance's memberships (`performance.now()`): deadlines of later writes start from then. */
   get answeredAt (): number {
     return this.#answeredAt
   }

@@ -15,7 +15,7 @@ const batchSize = 128
 const usersPerBeat = 256
 /** TTL of the counts of a user (milliseconds). Instances store theirs again once an hour, and remove those of dead instances then, too. */
 const ttlMs = 7_500_000
-/** How long (milliseconds), and of how many users, it is remembered that they left: a replica is rarely further behind. */
+/** How long (milliseconds), and for how many users, a leave is remembered: a replica is rarely further behind. */
 const leftMs = 60_000
 const maxLeft = 10_000
 
