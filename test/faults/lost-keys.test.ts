@@ -62,6 +62,9 @@ t.test('leases, the list of instances, their generations and the count of a user
     const key = `wsg:{0}:${name}`
     await redis.admin.multi().del(key).rpush(key, 'not ours').exec()
     await until(async () => await redis.admin.type(key) === kind, { timeoutMs: 10_000, what: `${name} to be a ${kind}` })
+    // Each instance writes its own entry.
+    const entries = async (): Promise<number> => await (kind === 'zset' ? redis.admin.zcard(key) : redis.admin.hlen(key))
+    await until(async () => await entries() === (name === 'u:ann' ? 1 : 2), { timeoutMs: 10_000, what: `all entries of ${name}` })
     await until(async () => (await a.backplane.instances()).size === 2, { timeoutMs: 10_000, what: `2 to live after ${name}` })
     await until(() => [a, b].every(({ backplane }) => backplane.state === 'up'), { timeoutMs: 10_000, what: `both to be up after ${name}` })
     await a.join('quiet', `${a.instanceId}.${name}`)
