@@ -9,7 +9,7 @@ import { safetyTtlMs } from './scripts.ts'
 /** The most groups that one look compares; the next look goes on with the others. A group costs Redis some 3 us. */
 const groupsPerBeat = 256
 /** Every how many rounds members of unknown instances are looked for: that takes as long as all else together. */
-const roundsPerGhostHunt = 4
+const roundsPerGhostHunt = 2
 /** Groups that differ are compared again after this many milliseconds. */
 const secondLookMs = 100
 
