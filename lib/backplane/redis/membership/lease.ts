@@ -232,7 +232,7 @@ export class Lease {
     const [sentAt, expectedMs, most] = [performance.now(), this.#clock.expectedMs, this.#clock.settling ? 0 : maxClaims]
     const { leases, instances, generations } = this.#keys
     const keys = [[leases, 'ZCARD'], [instances, 'HLEN'], [generations, 'HLEN']] as const
-    const [status = Status.dead, shownMs, ...claims] = await mending(this.#link, keys, async () => await this.#link.script(
+    const [status = Status.dead, shownMs, ...claims] = await mending(this.#link, () => keys, async () => await this.#link.script(
       beat, keys.map(([key]) => key),
       [this.#local.instanceId, generation, this.#nonce, this.#leaseMs, this.#leaseMs, most, safetyTtlMs, expectedMs]
     )) as [number, number, ...string[]]

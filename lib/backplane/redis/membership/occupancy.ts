@@ -80,7 +80,7 @@ export class OccupancyStore {
     const { leases, instances } = this.#keys
     const told = this.#keys.told(kind)
     const counts = names.map(name => kind === 'group' ? this.#keys.counts(name) : this.#keys.user(name))
-    return await mending(this.#link, [[told, 'SCARD']], async () => kind === 'group'
+    return await mending(this.#link, () => [[told, 'SCARD']], async () => kind === 'group'
       ? await this.#link.script(settleGroups, [told, ...counts], [safetyTtlMs, ...names])
       : await this.#link.script(settleUsers, [told, leases, instances, ...counts], [safetyTtlMs, '', '', ...names])) as number[]
   }
@@ -90,7 +90,7 @@ export class OccupancyStore {
     const told = this.#keys.told(kind)
     let cursor = '0'
     do {
-      const [next, names] = await mending(this.#link, [[told, 'SCARD']], async () => {
+      const [next, names] = await mending(this.#link, () => [[told, 'SCARD']], async () => {
         return await this.#link.run(async redis => await redis.sscan(told, cursor, 'COUNT', batchSize))
       })
       yield * chunks(names, batchSize)

@@ -3,7 +3,7 @@ import type { Member } from '../../../types.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { mending, type TypedKey } from './mending.ts'
+import { hashes, mending } from './mending.ts'
 import { encodeMember } from './records.ts'
 import { reap, safetyTtlMs, syncMembers } from './scripts.ts'
 
@@ -195,9 +195,9 @@ export class MemberStore {
 
   /** Runs `call`, which uses the keys of that instance in these groups: see `mending`. */
   async #mending<Answer> (instanceId: string, groups: readonly string[], call: () => Promise<Answer>): Promise<Answer> {
-    return await mending(this.#link, [
+    return await mending(this.#link, () => [
       [this.#keys.index(instanceId), 'SCARD'], [this.#keys.generations, 'HLEN'],
-      ...groups.flatMap((group): TypedKey[] => [[this.#keys.members(group, instanceId), 'HLEN'], [this.#keys.counts(group), 'HLEN']])
+      ...hashes(groups.flatMap(group => [this.#keys.members(group, instanceId), this.#keys.counts(group)]))
     ], call)
   }
 }

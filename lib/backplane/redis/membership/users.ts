@@ -5,7 +5,7 @@ import type { LocalInstance } from '../../backplane.ts'
 import { chunks, first, Throttle } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Lease } from './lease.ts'
-import { mending, type TypedKey } from './mending.ts'
+import { hashes, mending } from './mending.ts'
 import type { Link } from '../link/port.ts'
 import { luaInteger, luaNow, Script } from '../link/script.ts'
 
@@ -157,7 +157,7 @@ export class UserCounts {
     if (users.length === 0) return
     try {
       const keys = users.map(userId => this.#keys.user(userId))
-      const lost = await mending(this.#link, keys.map((key): TypedKey => [key, 'HLEN']), async () => {
+      const lost = await mending(this.#link, () => hashes(keys), async () => {
         return await this.#link.script(findLost, keys, [this.#local.instanceId])
       }) as number[]
       for (const number of lost) this.#dirty.add(users[number - 1] ?? '')
@@ -229,7 +229,7 @@ export class UserCounts {
     for (const userId of added) this.#stored.add(userId)
     try {
       const keys = counts.map(([userId]) => this.#keys.user(userId))
-      const elsewhere = await mending(this.#link, keys.map((key): TypedKey => [key, 'HLEN']), async () => await this.#link.script(
+      const elsewhere = await mending(this.#link, () => hashes(keys), async () => await this.#link.script(
         storeUsers,
         [this.#keys.leases, this.#keys.instances, ...keys],
         [this.#local.instanceId, ttlMs, ...counts.map(([, count]) => count)]
