@@ -75,7 +75,7 @@ async function groupView (name) {
   // During an outage the log cannot be read, and who was there last is known.
   const [group, history] = await Promise.all([
     ask('group' + query({ name, cursor })),
-    allowed.includes('history') ? ask('history' + query({ name })).catch(error => 'cannot be shown: ' + error.message) : undefined
+    allowed.includes('history') ? ask('history' + query({ name })).catch(notShown) : undefined
   ])
   const members = group.presence.map(({ userId, session, connections, joinedAt, info }) => row(
     userId === undefined ? 'anonymous' + (session ? ' ' + session : '') : link('user', userId), number(connections),
@@ -108,6 +108,7 @@ async function userView (name) {
   }
 }
 
+const notShown = error => 'cannot be shown: ' + error.message
 const silent = count => number(count) + (count === 1 ? ' instance' : ' instances') + ' did not answer'
 
 async function groupsView (prefix) {
@@ -141,7 +142,7 @@ async function detail () {
   try {
     view = await shown[choice.kind](choice.name)
   } catch (error) {
-    view = { title: kinds[choice.kind] + choice.name, summary: 'cannot be shown: ' + error.message, actions: [], body: [] }
+    view = { title: kinds[choice.kind] + choice.name, summary: notShown(error), actions: [], body: [] }
   }
   // Another view may have been chosen meanwhile.
   if (JSON.stringify(chosen()) !== JSON.stringify(choice) || cursor !== at) return
