@@ -131,8 +131,8 @@ t.test('the count of a user that Redis refused is stored by a later beat', async
 t.test('members of an instance that nobody knows are removed by one with more groups than one look compares', async t => {
   const redis = await startRedis(t)
   const local = await new Local({ redis: redis.url, leaseMs }).start(t)
-  await Promise.all(Array.from({ length: 300 }, async (_, n) => await local.join(`group ${n}`, `${local.instanceId}.${n}`)))
-  for (const group of ['group 0', 'group 299']) {
+  await Promise.all(Array.from({ length: 600 }, async (_, n) => await local.join(`group ${n}`, `${local.instanceId}.${n}`)))
+  for (const group of ['group 0', 'group 599']) {
     await redis.admin.hset(`wsg:{0}:m:${group}:unknown`, { 'unknown.1': '[0,null,null]', 'unknown.2': '[0,null,null]' })
     await redis.admin.hset(`wsg:{0}:r:${group}`, { '#': 3, unknown: 2 })
     await until(async () => await local.backplane.count(group) === 1, { timeoutMs: 20_000, what: `1 member of ${group} to be counted` })

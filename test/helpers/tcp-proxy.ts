@@ -54,7 +54,7 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
   let delayed: 'all' | 'subscribers' = 'all'
   let bytesPerSecond = 0
   let together = false
-  let pieceBytes = packetBytes
+  let turnBytes = packetBytes
   let target = targetPort
   const common = [{ freeAt: 0 }, { freeAt: 0 }] as const
 
@@ -119,8 +119,8 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
   /** Reads no more before all of the chunk is on its way. */
   const trickle = async (carrier: Carrier, from: Socket, to: Socket, chunk: Buffer): Promise<void> => {
     from.pause()
-    for (let at = 0; at < chunk.length; at += pieceBytes) {
-      const piece = chunk.subarray(at, at + pieceBytes)
+    for (let at = 0; at < chunk.length; at += turnBytes) {
+      const piece = chunk.subarray(at, at + turnBytes)
       if (bytesPerSecond > 0) {
         const now = performance.now()
         carrier.freeAt = Math.max(carrier.freeAt, now - lateMs) + piece.length / bytesPerSecond * 1_000
@@ -168,10 +168,10 @@ export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy
       delayMs = ms
       delayed = which
     },
-    limit (bytes, shared = false, turnBytes = packetBytes) {
+    limit (bytes, shared = false, inTurn = packetBytes) {
       bytesPerSecond = bytes
       together = shared
-      pieceBytes = turnBytes
+      turnBytes = inTurn
     }
   }
   t.teardown(() => {
