@@ -137,9 +137,11 @@ async function measure (
 async function receiveTheRest (crowd: Crowd, { timeoutMs }: BenchSettings, progress: Progress, interrupted: AbortSignal): Promise<void> {
   const { sent, deliveries } = crowd
   const startedAt = performance.now()
+  // What was under way when the measurement was ended early is no loss.
+  const endedEarly = interrupted.aborted
   let latest = deliveries.delivered
   let latestAt = startedAt
-  while (deliveries.delivered < sent.due && !interrupted.aborted) {
+  while (deliveries.delivered < sent.due && interrupted.aborted === endedEarly) {
     const now = performance.now()
     if (now - startedAt > timeoutMs || now - latestAt > quietMs) return
     await sleep(20)
