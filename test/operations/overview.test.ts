@@ -95,6 +95,7 @@ t.test('who does not answer twice is silent for a minute; who closed is gone', a
   t.equal(overview.rows(firstPage).rows[0]?.stateMs, 4_000)
   t.strictSame(overview.summary().problems, ['eu-0002 is silent: hung, stopped, or cut off from Redis'])
   t.equal(overview.summary().totals.connections, 1, 'what it had does not count')
+  t.match(overview.summary().events[0]?.text, /^event 9 of 2 /, 'what it told before is still shown')
   now += 60_000
   overview.take([report(1)], 1)
   t.strictSame(states(), ['id-1 up'])

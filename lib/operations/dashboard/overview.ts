@@ -99,8 +99,7 @@ export class Overview {
 
   summary (): Summary {
     const all = [...this.#seen.values()]
-    const answering = all.filter(one => !isSilent(one))
-    const live = answering.map(({ report }) => report)
+    const live = all.filter(one => !isSilent(one)).map(({ report }) => report)
     const sum = (field: 'connections' | 'receivedPerSecond' | 'sentPerSecond' | 'refusedPerSecond'): number =>
       live.reduce((total, one) => total + one[field], 0)
     const worst = (field: 'deliveryP99' | 'onMessageP99'): number | null =>
@@ -120,7 +119,8 @@ export class Overview {
       problems: problemsOf(all, this.#unknown),
       busiest: most(live.map(({ busiest }) => busiest), shownBusiest),
       users: most(live.map(({ users }) => users), shownBusiest),
-      events: answering.flatMap(eventsOf).sort((a, b) => b.at - a.at).slice(0, shownEvents)
+      // Those of silent instances, too: they may tell what came before the silence.
+      events: all.flatMap(eventsOf).sort((a, b) => b.at - a.at).slice(0, shownEvents)
     }
   }
 
