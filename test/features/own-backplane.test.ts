@@ -196,7 +196,7 @@ t.test('a list with something that is no member counts as an outage, for presenc
     reads++
     return [null] as never
   }
-  const { url } = await serve(t, { backplane, log: false }, app => app.wsRoom('/:room', { auth: false, presence: true }))
+  const { url } = await serve(t, { backplane }, app => app.wsRoom('/:room', { auth: false, presence: true }))
   const client = await openFramed(t, `${url}/lobby`)
   t.match(await client.nextOf('members'), { members: [{ connections: 1 }] }, 'who is here is known without the backplane')
   await until(() => reads > 1)

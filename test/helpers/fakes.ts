@@ -183,13 +183,10 @@ export class FakeBackplane implements Backplane {
   async close (): Promise<void> {}
 }
 
-/**
- * The parts of an instance as `partsOf` wires them, on a backplane whose answers the test gives. Groups have no log unless the options say
- * so: what a part does on the way to a log, the tests of features tell.
- */
+/** The parts of an instance as `partsOf` wires them, on a backplane whose answers the test gives. */
 export function fakeInstance (options: WebsocketGroupsOptions = {}): Parts & { readonly backplane: FakeBackplane } {
   const backplane = new FakeBackplane()
-  return { ...partsOf(resolveOptions({ log: false, ...options }), backplane, silentLog), backplane }
+  return { ...partsOf(resolveOptions(options), backplane, silentLog), backplane }
 }
 
 /** The same numbers at every run: integers from 0 to below `limit`. */

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { deferred } from '../../../lib/deadline.ts'
+import { userLogTarget, userTarget } from '../../../lib/delivery/envelopes.ts'
 import { WebsocketGroupsError } from '../../../lib/errors.ts'
 import type { Membership } from '../../../lib/groups/membership.ts'
 import type { Hub } from '../../../lib/hub/hub.ts'
@@ -129,7 +130,7 @@ t.test('a connection that closes during its join is gone', async (t) => {
   await t.rejects(joining, { code: 'WSG_CONNECTION_GONE' })
   await released
   t.strictSame([hub.has('g'), hub.connections.size, connection.groupCount], [false, 0, 0])
-  t.strictSame(backplane.unsubscribed, [{ kind: 'user', name: 'ann' }, { kind: 'group', name: 'g' }])
+  t.strictSame(backplane.unsubscribed, [userTarget('ann'), userLogTarget('ann'), { kind: 'group', name: 'g' }])
 })
 
 t.test('an outage keeps nobody from leaving or entering', async (t) => {
@@ -159,7 +160,7 @@ t.test('each connection of a user waits for the subscription, and only the last 
   await membership.connectionClosed(connection)
   t.strictSame(backplane.unsubscribed, [])
   await membership.connectionClosed(second)
-  t.strictSame(backplane.unsubscribed, [{ kind: 'user', name: 'ann' }])
+  t.strictSame(backplane.unsubscribed, [userTarget('ann'), userLogTarget('ann')])
   t.equal(
     membership.connectionOpened(fakeConnection(connectionIdOf('instance00', 3))), undefined,
     'an anonymous connection has no channel of its own'
