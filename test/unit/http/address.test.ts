@@ -1,5 +1,5 @@
 import t from 'tap'
-import { addressKey, isPrivateAddress } from '../../lib/http/address.ts'
+import { addressKey, isPrivateAddress } from '../../../lib/http/address.ts'
 
 t.test('addresses are counted one by one under IPv4, by their first 64 bits under IPv6', async t => {
   const keys: ReadonlyArray<readonly [ip: string, key: string]> = [
