@@ -1,10 +1,6 @@
 /** How a measure in milliseconds is spread; can be sent to another process and added up there. */
 export class Spread {
-  readonly counts: Map<number, number>
-
-  constructor (counts = new Map<number, number>()) {
-    this.counts = counts
-  }
+  readonly counts = new Map<number, number>()
 
   static sum (all: ReadonlyArray<ReadonlyMap<number, number>>): Spread {
     const sum = new Spread()

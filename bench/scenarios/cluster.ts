@@ -94,7 +94,7 @@ async function spent (masters: Masters, act: () => Promise<unknown>): Promise<Sp
 }
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0)
-const rounded = (value: number, digits = 2): number => Number(value.toFixed(digits))
+const rounded = (value: number): number => Number(value.toFixed(2))
 
 async function deliveries (masters: Masters, messages: number, log: false | undefined): Promise<Row> {
   const members = await Promise.all(Array.from({ length: listeners }, async () => await start(masters, log)))

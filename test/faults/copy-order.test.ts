@@ -216,7 +216,7 @@ t.test('messages of a group without a log wait in their order, and not without e
   }
 })
 
-const place = (group: string, offset: number, epoch = 'epoch-1.') => ({ group, epoch, offset })
+const place = (group: string, offset: number) => ({ group, epoch: 'epoch-1.', offset })
 const about = (...places: ReadonlyArray<ReturnType<typeof place>>) => ({ ...envelope('', ''), places }) as StoredEnvelope
 
 function follower (group: string, offset?: number, epoch = 'epoch-1.'): LogFollower {

@@ -42,10 +42,10 @@ async function startReplica (t: Test, master: TestRedis): Promise<{ readonly rep
   return { replica, replication }
 }
 
-async function inStep ({ backplane, local }: TestInstance, redis: TestRedis, group = 'log'): Promise<void> {
-  const [epoch, offset] = await redis.admin.hmgetBuffer(keys.logMeta(group), 'e', 's')
+async function inStep ({ backplane, local }: TestInstance, redis: TestRedis): Promise<void> {
+  const [epoch, offset] = await redis.admin.hmgetBuffer(keys.logMeta('log'), 'e', 's')
   const end = `${epoch?.toString('latin1')} ${offset?.toString()}`
-  const at = (): string => `${backplane.position(group)?.epoch} ${backplane.position(group)?.offset}`
+  const at = (): string => `${backplane.position('log')?.epoch} ${backplane.position('log')?.offset}`
   await until(() => at() === end && backplane.state === 'up', {
     timeoutMs: 10_000, what: `${offset?.toString()} to be delivered, and not only ${local.received.length}`
   })

@@ -22,7 +22,7 @@ export interface TestClient {
   /** The next message that `next` has not handed out yet. Rejects after `timeoutMs` (20 s) or when the socket closes first. */
   next (timeoutMs?: number): Promise<Message>
   /** Hands out messages until one fits. */
-  nextWhere (fits: (message: Message) => boolean, timeoutMs?: number): Promise<Message>
+  nextWhere (fits: (message: Message) => boolean): Promise<Message>
   send (data: string | Uint8Array): void
   /** Starts the closing handshake and resolves with `closed`. */
   close (code?: number, reason?: string): Promise<{ readonly code: number, readonly reason: string }>
@@ -90,8 +90,8 @@ export function connect (t: Test, url: string, options: ConnectOptions = {}): Te
         waiters.push(waiter)
       })
     },
-    async nextWhere (fits, timeoutMs = 20_000) {
-      const deadline = performance.now() + timeoutMs
+    async nextWhere (fits) {
+      const deadline = performance.now() + 20_000
       for (;;) {
         const message = await client.next(Math.max(deadline - performance.now(), 0))
         if (fits(message)) return message

@@ -28,13 +28,11 @@ export class RequestLimits {
 /** Counts the requests of one client. A request over its rate waits, and so does everything that the client sent after it. */
 export class RequestRates {
   readonly #limits: RequestLimits
-  readonly #now: () => number
   /** The instant until which each kind is paid for. */
   readonly #paidUntil = new Map<Kind, number>()
 
-  constructor (limits: RequestLimits, now: () => number = () => performance.now()) {
+  constructor (limits: RequestLimits) {
     this.#limits = limits
-    this.#now = now
   }
 
   /** Counts the request. Returns how many milliseconds it has to wait, 0 for none. */
@@ -42,7 +40,7 @@ export class RequestRates {
     const kind = kindOf(request)
     const limit = kind === undefined ? undefined : this.#limits.limit(kind)
     if (kind === undefined || limit === undefined) return 0
-    const now = this.#now()
+    const now = performance.now()
     const paidUntil = limit.charge(this.#paidUntil.get(kind) ?? unpaid, now)
     this.#paidUntil.set(kind, paidUntil)
     return Math.max(0, paidUntil - now)

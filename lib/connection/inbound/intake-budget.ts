@@ -64,7 +64,6 @@ export class IntakeBudget {
   readonly bytes: RateLimit | undefined
   readonly metrics: Metrics
   readonly #limitBytes: number
-  readonly #now: () => number
   /** Bytes of complete messages, and of unfinished ones. */
   #completeBytes = 0
   #unfinishedBytes = 0
@@ -83,16 +82,11 @@ export class IntakeBudget {
   #checkedAt = 0
   #timer: NodeJS.Timeout | undefined
 
-  constructor ({ messages, bytes, queuedBytes = Infinity }: IntakeLimits, metrics: Metrics, now: () => number = () => performance.now()) {
+  constructor ({ messages, bytes, queuedBytes = Infinity }: IntakeLimits, metrics: Metrics) {
     this.messages = messages === undefined ? undefined : new RateLimit(messages)
     this.bytes = bytes === undefined ? undefined : new RateLimit(bytes)
     this.metrics = metrics
     this.#limitBytes = queuedBytes
-    this.#now = now
-  }
-
-  get now (): number {
-    return this.#now()
   }
 
   stats (): Record<string, number> {
@@ -177,7 +171,7 @@ export class IntakeBudget {
   }
 
   #tick (): void {
-    const now = this.#now()
+    const now = performance.now()
     for (const [intake, until] of this.#throttled) {
       if (until > now) continue
       this.#throttled.delete(intake)
@@ -210,7 +204,7 @@ export class IntakeBudget {
   /** Lets unfinished messages go on, one after another: when they alone fill the memory, their rest would never be read otherwise. */
   #rescue (): void {
     if (this.#completeBytes > this.#limitBytes * rescueShare || this.#rescued.size >= maxRescued + maxStandstill) return
-    const now = this.#now()
+    const now = performance.now()
     let free = maxRescued
     for (const [intake, since] of this.#rescued) if (now - Math.max(since, intake.lastChunkAt) <= rescueMs) free--
     let searched = 0

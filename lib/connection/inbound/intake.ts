@@ -68,7 +68,7 @@ export class ConnectionIntake implements Intake {
     const unfinished = unfinishedBytes(this.#socket)
     if (unfinished !== this.#unfinished) this.#set(this.#queued, unfinished)
     if (budget.bytes !== undefined || unfinished > 0) {
-      const now = this.#lastChunkAt = budget.now
+      const now = this.#lastChunkAt = performance.now()
       if (budget.bytes !== undefined) {
         this.#bytesPaid = budget.bytes.charge(this.#bytesPaid, now, bytes)
         if (this.#bytesPaid > now) this.#throttle(this.#bytesPaid)
@@ -94,8 +94,9 @@ export class ConnectionIntake implements Intake {
 
   /** Counts this many messages for the limit of their rate. */
   chargeMessages (count: number): void {
-    const { messages, now } = this.#budget
+    const { messages } = this.#budget
     if (messages === undefined) return
+    const now = performance.now()
     this.#messagesPaid = messages.charge(this.#messagesPaid, now, count)
     if (this.#messagesPaid > now) this.#throttle(this.#messagesPaid)
   }

@@ -127,7 +127,8 @@ export class Cluster {
   }
 
   /** Resolves when every instance has come to where the logs ended at the time of the call, or further. */
-  async caughtUp (timeoutMs = 20_000): Promise<void> {
+  async caughtUp (): Promise<void> {
+    const timeoutMs = 20_000
     const tops = await this.tops()
     const behind = (): string[] => this.lives.flatMap(life => tops.filter((top, group) => {
       const [epoch, offset] = top.split(' ')

@@ -14,7 +14,7 @@ noUnhandled(t)
 
 const json = async (client: TestClient): Promise<unknown> => JSON.parse(String(await client.next()))
 
-function chatRoom (app: FastifyInstance, path = '/:room'): void {
+function chatRoom (app: FastifyInstance): void {
   const chat = app.withTypeProvider<TypeBoxTypeProvider>().wsMessages({
     events: { said: Type.Object({ text: Type.String(), from: Type.Optional(Type.String()) }) },
     messages: {
@@ -32,7 +32,7 @@ function chatRoom (app: FastifyInstance, path = '/:room'): void {
       wrong: { reply: Type.Object({ n: Type.Integer() }), handler: () => ({ n: Number.NaN }) }
     }
   })
-  app.wsRoom(path, { auth: { required: false }, messages: chat })
+  app.wsRoom('/:room', { auth: { required: false }, messages: chat })
 }
 
 t.test('a client without a protocol sends messages by name, hears events, and gets replies', async t => {
