@@ -35,6 +35,11 @@ const write = (accepts = isAnything): Promised => ({ failure: 'WSG_TIMEOUT', acc
 /** A call that changes nothing, or that the backplane repeats by itself. */
 const read = (accepts = isAnything): Promised => ({ failure: 'WSG_BACKPLANE_UNAVAILABLE', accepts })
 
+/** The methods whose answers are promises, except for the two that are handled by themselves. */
+type Asked = Exclude<{
+  [Name in keyof Backplane]-?: NonNullable<Backplane[Name]> extends (...args: never[]) => Promise<unknown> ? Name : never
+}[keyof Backplane], 'start' | 'close'>
+
 const promised = {
   subscribe: read(),
   publish: write(isNoneOr(isNumber)),
@@ -51,7 +56,7 @@ const promised = {
   settle: read(isArray),
   count: read(isNumber),
   members: read(isListOf(has('connectionId', isString)))
-} as const satisfies Partial<Record<keyof Backplane, Promised>>
+} as const satisfies Record<Asked, Promised>
 
 const promisedByStreams = {
   write: write(isString),
@@ -67,8 +72,8 @@ type Method = (...values: unknown[]) => unknown
 export function ownBackplane (backplane: Backplane, appLog: FastifyBaseLogger): Backplane {
   const failures = new Failures(appLog)
   const streams = new WeakMap<StreamStore, StreamStore>()
-  const calls = failures.guardCalls('', backplane, promised)
-  const safe = {
+  const calls = failures.guardCalls('', backplane, promised) as unknown as Pick<Backplane, Asked>
+  const safe: Backplane = {
     ...calls,
     name: backplane.name,
     localHistory: backplane.localHistory,
@@ -101,7 +106,7 @@ export function ownBackplane (backplane: Backplane, appLog: FastifyBaseLogger): 
     stats: () => failures.unless('stats', isObject, () => backplane.stats(), () => ({})),
     // The rest of the shutdown must not fail because of what `close` left behind.
     close: async () => await failures.tellOf('close', async () => await backplane.close())
-  } as Backplane
+  }
   if (backplane.now === undefined) return safe
   return Object.defineProperty(safe, 'now', {
     value: () => failures.unless('now', isNumber, () => backplane.now?.() ?? Date.now(), () => Date.now())
