@@ -7,7 +7,7 @@ import { health } from './health.ts'
 import { page } from './page.ts'
 import { authenticate } from './tokens.ts'
 
-export interface AppOptions {
+interface AppOptions {
   /** A name for this instance, in logs and in lists of members. */
   readonly instanceId: string
   /** URL of the Redis that joins the instances. */

@@ -1,7 +1,7 @@
 import { Type, type Static } from '@fastify/type-provider-typebox'
 
 /** A room is a group of the same name. 60 characters are at most 240 bytes, and a group's name may have 255. */
-export const RoomName = Type.String({ pattern: '^\\P{Cc}{1,60}$' })
+const RoomName = Type.String({ pattern: '^\\P{Cc}{1,60}$' })
 
 export const RoomParams = Type.Object({ room: RoomName })
 export type RoomParams = Static<typeof RoomParams>

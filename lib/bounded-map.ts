@@ -1,4 +1,4 @@
-export interface BoundedMapOptions<Key, Value> {
+interface BoundedMapOptions<Key, Value> {
   /** Entries are evicted, oldest first, while their weights add up to more. */
   readonly maxWeight: number
   /** @default every entry weighs 1 */

@@ -2,7 +2,7 @@ import type { FastifyInstance, onRouteHookHandler } from 'fastify'
 import type { EventEmitter } from 'node:events'
 
 /** The hooks of a scope and of the scopes around it. */
-export interface ScopeHooks {
+interface ScopeHooks {
   readonly onRoute: onRouteHookHandler[]
   readonly onRequest: readonly unknown[]
   readonly preValidation: readonly unknown[]
@@ -10,13 +10,13 @@ export interface ScopeHooks {
 }
 
 /** Makes the compilers that a scope has for its schemas. */
-export interface SchemaController {
+interface SchemaController {
   setupValidator (options: object): void
   setupSerializer (options: object): void
 }
 
 /** Parts that Fastify keeps under symbols and offers no public way to. Each is `undefined` in a version of Fastify without its symbol. */
-export interface ScopeInternals {
+interface ScopeInternals {
   readonly hooks: ScopeHooks | undefined
   readonly schemaController: SchemaController | undefined
   readonly options: object | undefined

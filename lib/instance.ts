@@ -27,7 +27,7 @@ import { partsOf, type Parts } from './groups/parts.ts'
 import { Reports } from './groups/reports.ts'
 
 /** What a route knows about a socket that it opens. */
-export type OpenInit = Pick<
+type OpenInit = Pick<
   ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed' | 'reauthentication' | 'route'
 > & {
   /** How the gate counted the upgrade; `undefined` where the gate did not judge the upgrade. */

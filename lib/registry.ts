@@ -19,7 +19,7 @@ import type {
 } from './types.ts'
 
 /** The parts of an instance that the public methods call. */
-export interface RegistryParts {
+interface RegistryParts {
   readonly instanceId: string
   readonly hub: Hub
   readonly broadcaster: Broadcaster

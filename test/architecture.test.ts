@@ -207,13 +207,13 @@ t.test(`no file has more than ${MAX_LINES} lines`, async (t) => {
   t.strictSame(sizes(plugin), [])
 })
 
-function benchSources (folder: string): string[] {
+function sourcesIn (folder: string): string[] {
   return readdirSync(join(root, folder), { withFileTypes: true }).filter(({ name }) => name !== 'node_modules').flatMap(entry => {
     const path = posix.join(folder, entry.name)
-    return entry.isDirectory() ? benchSources(path) : path.endsWith('.ts') ? [path] : []
+    return entry.isDirectory() ? sourcesIn(path) : /\.tsx?$/.test(path) ? [path] : []
   })
 }
-const bench: Sources = new Map(benchSources('bench').map(file => [file, read(file)]))
+const bench: Sources = new Map(sourcesIn('bench').map(file => [file, read(file)]))
 
 t.test('the bench has no cycles, its rig knows no scenario, and it uses the package by its name', async (t) => {
   t.ok(bench.size > 40, 'it finds the sources')
@@ -225,6 +225,74 @@ t.test('the bench has no cycles, its rig knows no scenario, and it uses the pack
       t.strictSame(targets.filter(target => !/^(bench\/(rig|systems)|test|scripts)\//.test(target)), [], file)
     }
   }
+})
+
+/** What the package exports, and what is loaded by a name that is made at run time. */
+const { exports: entries } = JSON.parse(read('package.json')) as { readonly exports: object }
+const published = [...JSON.stringify(entries).matchAll(/"\.\/dist\/esm\/([^"]*?)\.js"/g)].map(([, file]) => `${file}.ts`)
+const isLoadedByName = (file: string): boolean => file.startsWith('bench/systems/')
+
+/** Exports that nobody imports. Whoever takes all that a file exports, as `export *` does, counts as importing each. */
+function deadExports (sources: Sources): string[] {
+  const taken = new Set(published.map(file => `${file} *`))
+  const exported: Array<readonly [file: string, name: string]> = []
+  for (const [file, text] of sources) {
+    const take = (from: ts.Expression | undefined, names: readonly string[]): void => {
+      if (from === undefined || !ts.isStringLiteral(from)) return
+      for (const name of names) taken.add(`${posix.join(posix.dirname(file), from.text)} ${name}`)
+    }
+    const visit = (node: ts.Node): void => {
+      if (ts.isImportDeclaration(node)) {
+        const { name, namedBindings: bindings } = node.importClause ?? {}
+        if (name !== undefined) take(node.moduleSpecifier, ['default'])
+        if (bindings !== undefined) take(node.moduleSpecifier, ts.isNamedImports(bindings) ? bindings.elements.map(originalName) : ['*'])
+      } else if (ts.isExportDeclaration(node)) {
+        const { exportClause: clause } = node
+        const elements = clause !== undefined && ts.isNamedExports(clause) ? clause.elements : undefined
+        take(node.moduleSpecifier, elements?.map(originalName) ?? ['*'])
+        for (const { name } of elements ?? []) exported.push([file, name.text])
+      } else if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) {
+        take(node.arguments[0], ['*'])
+      } else if (ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument)) {
+        take(node.argument.literal as ts.StringLiteral, ['*'])
+      } else if (ts.canHaveModifiers(node) && ts.getModifiers(node)?.some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword) === true) {
+        for (const name of declaredNames(node)) exported.push([file, name])
+      }
+      ts.forEachChild(node, visit)
+    }
+    visit(ts.createSourceFile(file, text, ts.ScriptTarget.Latest))
+  }
+  return exported.filter(([file, name]) => !taken.has(`${file} ${name}`) && !taken.has(`${file} *`) && !isLoadedByName(file))
+    .map(([file, name]) => `${file} exports ${name}, which nobody imports`)
+}
+
+function originalName ({ propertyName, name }: ts.ImportSpecifier | ts.ExportSpecifier): string {
+  return (propertyName ?? name).text
+}
+
+function declaredNames (node: ts.Node): string[] {
+  if (ts.isVariableStatement(node)) return node.declarationList.declarations.flatMap(({ name }) => namesIn(name))
+  const { name } = node as { readonly name?: ts.Identifier }
+  return name === undefined ? [] : [name.text]
+}
+
+function namesIn (name: ts.BindingName): string[] {
+  if (ts.isIdentifier(name)) return [name.text]
+  return name.elements.flatMap(element => ts.isBindingElement(element) ? namesIn(element.name) : [])
+}
+
+t.test('nothing is exported that nobody imports', async (t) => {
+  const everything: Sources = new Map([
+    ...plugin, ...['test', 'bench', 'example-app'].flatMap(sourcesIn).map(file => [file, read(file)] as const)
+  ])
+  t.strictSame(deadExports(everything), [])
+  const bad = new Map([
+    ['lib/a.ts', "import { b as mine } from './b.ts'\nexport const [dead, { alive }] = mine"],
+    ['lib/b.ts', "import { alive } from './a.ts'\nexport const b = alive\nexport interface Dead {}\nexport * from './c.ts'"],
+    ['lib/c.ts', 'export class C {}'],
+    ['plugin.ts', 'export const published = 1']
+  ])
+  t.strictSame(deadExports(bad), ['lib/a.ts exports dead, which nobody imports', 'lib/b.ts exports Dead, which nobody imports'])
 })
 
 t.test('the checks above find what they look for', async (t) => {

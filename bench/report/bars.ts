@@ -1,6 +1,6 @@
 import { escape, frame, short, width } from './chart.ts'
 
-export interface Bar {
+interface Bar {
   readonly label: string
   readonly color: string
   readonly value: number
@@ -8,7 +8,7 @@ export interface Bar {
   readonly high: number
   readonly part?: number
 }
-export interface BarChart { readonly title: string, readonly xTitle: string, readonly partTitle?: string, readonly bars: readonly Bar[] }
+interface BarChart { readonly title: string, readonly xTitle: string, readonly partTitle?: string, readonly bars: readonly Bar[] }
 
 const left = 190
 const right = width - 90

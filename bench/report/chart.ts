@@ -1,6 +1,6 @@
 export interface Point { readonly x: number, readonly y: number, readonly low: number, readonly high: number }
 export interface Series { readonly label: string, readonly color: string, readonly dash?: string, readonly points: readonly Point[] }
-export interface Chart { readonly title: string, readonly xTitle: string, readonly yTitle: string, readonly series: readonly Series[] }
+interface Chart { readonly title: string, readonly xTitle: string, readonly yTitle: string, readonly series: readonly Series[] }
 
 export const width = 760
 const height = 440

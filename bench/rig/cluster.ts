@@ -7,7 +7,7 @@ import { Spread } from './spread.ts'
 import type { DrillName } from '../systems/system.ts'
 import { until } from './until.ts'
 
-export interface ClusterOptions {
+interface ClusterOptions {
   readonly instances: number
   readonly workers: number
   readonly clients: number
@@ -76,8 +76,8 @@ export class Cluster {
   }
 
   /** Resolves with whether all are. */
-  async allBack (timeoutMs = 60_000): Promise<boolean> {
-    return await until(async () => await this.away() === 0, timeoutMs)
+  async allBack (): Promise<boolean> {
+    return await until(async () => await this.away() === 0, 60_000)
   }
 
   /** For all workers. */

@@ -22,7 +22,7 @@ export interface Ages {
   readonly buckets: ReadonlyArray<readonly [number, number]>
 }
 
-export interface Window {
+interface Window {
   readonly us: number
   readonly cpuUs: number
   readonly longestTurnUs: number
@@ -31,7 +31,7 @@ export interface Window {
   readonly reads: number
 }
 
-export interface Arrived {
+interface Arrived {
   readonly delivered: number
   readonly doubled: number
   readonly outOfOrder: number

@@ -10,7 +10,7 @@ const sources = {
   load: ['load.c', 'client.c', 'client.h', 'histogram.h', 'process.h'],
   floor: ['floor.c', 'process.h']
 } as const
-export type NativeName = keyof typeof sources
+type NativeName = keyof typeof sources
 
 const folder = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
 

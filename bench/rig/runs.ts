@@ -4,7 +4,7 @@ import type { Ages } from './load-generator.ts'
 export type Figures = Readonly<Record<string, number>>
 
 /** What was the same in all runs of a cell, as far as it differs between cells. */
-export type Conditions = Readonly<Record<string, string | number | boolean>>
+type Conditions = Readonly<Record<string, string | number | boolean>>
 
 export interface Run {
   readonly figures: Figures
@@ -22,7 +22,7 @@ export interface Cell {
   readonly runs: readonly Run[]
 }
 
-export interface Experiment<Given extends object> {
+interface Experiment<Given extends object> {
   readonly systems: readonly Name[]
   readonly conditions: readonly Given[]
   readonly runs: number

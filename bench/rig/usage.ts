@@ -1,6 +1,6 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 
-export interface Usage {
+interface Usage {
   /** Of one core, in percent. */
   readonly cpu: number
   /** How late the event loop was, in ms. */

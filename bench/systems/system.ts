@@ -19,7 +19,7 @@ export interface ServeOptions {
   readonly binary?: boolean
 }
 
-export interface Instance {
+interface Instance {
   stats (): Readonly<Record<string, number>>
   close (): Promise<void>
 }

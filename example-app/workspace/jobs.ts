@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-export interface Job { readonly userId: string, readonly room: string }
+interface Job { readonly userId: string, readonly room: string }
 
 const key = 'workspace:jobs'
 const retryMs = 1_000

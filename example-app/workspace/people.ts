@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis'
 
 /** Who is behind a connection. */
-export interface Person {
+interface Person {
   readonly userId: string
   readonly name: string
 }

@@ -10,7 +10,7 @@ import { model } from './model.ts'
 import { page } from './page.ts'
 import { authenticate, Roles } from './people.ts'
 
-export interface WorkspaceOptions {
+interface WorkspaceOptions {
   /** URL of the Redis that joins the instances. */
   readonly redis: string
   /** A name for this instance, for its log and for the page. */

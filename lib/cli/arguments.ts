@@ -51,7 +51,7 @@ export interface BenchSettings {
 }
 
 /** A message names its run and its number: shorter ones have no room for that. */
-export const minBytes = 40
+const minBytes = 40
 const maxClients = 100_000
 const maxRate = 100_000
 

@@ -5,10 +5,10 @@ import { Progress } from './progress.ts'
 import { isFlawless, toTable } from './report.ts'
 
 /** The exit code of a program: 1 when something was refused, lost or cut off, 2 when the arguments are wrong. */
-export type ExitCode = 0 | 1 | 2
+type ExitCode = 0 | 1 | 2
 
 /** What this program uses of `process`. */
-export interface Terminal {
+interface Terminal {
   readonly stdout: Pick<NodeJS.WriteStream, 'write'>
   readonly stderr: Pick<NodeJS.WriteStream, 'write' | 'isTTY'>
   once (event: 'SIGINT', listener: () => void): unknown

@@ -7,13 +7,13 @@ import { online, watch } from './page-events.ts'
 import type { Token } from './token.ts'
 import type { Closed, ConnectOptions, State, StateChange } from './types.ts'
 
-export interface ConnectorOptions extends AttemptOptions, Required<Pick<ConnectOptions, 'reconnect'>> {
+interface ConnectorOptions extends AttemptOptions, Required<Pick<ConnectOptions, 'reconnect'>> {
   readonly urls: readonly string[]
   readonly minMs: number
   readonly maxMs: number
 }
 
-export interface ConnectorHost extends Pick<AttemptHost, 'hello' | 'welcomed' | 'received' | 'failed'> {
+interface ConnectorHost extends Pick<AttemptHost, 'hello' | 'welcomed' | 'received' | 'failed'> {
   /** The connection, or the attempt, is over. `changed` is called next. */
   broken (code: number): void
   changed (change: StateChange): void

@@ -5,7 +5,7 @@ import { Roster } from './roster.ts'
 import type { JoinedFrame } from '../protocol/frames.ts'
 import type { ClientEvents } from './types.ts'
 
-export interface DispatcherHost {
+interface DispatcherHost {
   tell<Name extends keyof ClientEvents> (name: Name, event: ClientEvents[Name]): void
   /** The server took this connection out of the group. */
   left (group: string): void

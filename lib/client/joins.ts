@@ -15,7 +15,7 @@ interface Wanted {
   settled?: boolean
 }
 
-export interface JoinsHost {
+interface JoinsHost {
   /** The client left the group, or has no connection that could be in it. */
   left (group: string): void
   /** The server cannot join this client to its group now. */

@@ -10,7 +10,7 @@ interface Page extends Partial<Target> {
 }
 const page = globalThis as unknown as Page
 
-export interface Watcher {
+interface Watcher {
   /** The network is back; or the page is, which was hidden, frozen or in the back/forward cache. */
   readonly wake: () => void
   /** The browser lost the network, as far as it knows. */

@@ -6,7 +6,7 @@ import type { Ack, ConnectOptions, SendOptions } from './types.ts'
 
 /** `error` says why the request failed: UNKNOWN_OUTCOME when the connection broke. */
 type Done = (error: ClientError | undefined, answer: Answer) => void
-export type Answer = Partial<Omit<AckFrame, 'type' | 'id'> & Pick<HistoryFrame, 'messages' | 'gap' | 'more'>>
+type Answer = Partial<Omit<AckFrame, 'type' | 'id'> & Pick<HistoryFrame, 'messages' | 'gap' | 'more'>>
 
 interface Request {
   readonly id: number
@@ -19,7 +19,7 @@ interface Request {
 }
 
 /** The connection that requests go out on. */
-export interface Wire {
+interface Wire {
   readonly bufferedAmount: number
   send (text: string): void
 }

@@ -2,7 +2,7 @@ import { ClientError } from './errors.ts'
 import { maxLeadMs, maxTimerMs, minRefreshMs } from './limits.ts'
 import type { ConnectOptions, ExpiringToken } from './types.ts'
 
-export interface TokenHost {
+interface TokenHost {
   /** Sends a fresh token on the open connection, and calls `done` when the server answered. */
   refresh (token: string, done: () => void): void
   readonly failed: (error: ClientError) => void

@@ -6,7 +6,7 @@ import { drainConnections } from './drain.ts'
 /** How far apart batches are closed (milliseconds): farther where there are fewer connections than steps. */
 const stepMs = 100
 
-export interface SlowDrain {
+interface SlowDrain {
   /** How long the drain takes (milliseconds). */
   readonly overMs: number
   /** How long each client may take to answer its close (milliseconds). */

@@ -9,7 +9,7 @@ const minPauseMs = 1_000
 const maxPauseMs = 60_000
 
 /** The part of a connection that its expiry needs. */
-export interface Expiring {
+interface Expiring {
   readonly closed: boolean
   closeForFault (code: number): void
 }

@@ -29,7 +29,7 @@ interface Run {
 export type CachedLog = Readonly<Pick<Run, 'before' | 'messages' | 'whole'>>
 
 /** Messages after a position. */
-export interface CachedPage {
+interface CachedPage {
   readonly messages: readonly LoggedEnvelope[]
   /** Others follow that are not in memory. */
   readonly more: boolean

@@ -28,7 +28,7 @@ const maxKeys = 4
 const refreshMs = 60_000
 
 /** What a grant says. */
-export interface Grant {
+interface Grant {
   /** Where the log was when the session joined the group. */
   readonly position: LogPosition
   /** When that was, by the clock of the instances. */

@@ -9,7 +9,7 @@ import type {
 import { assertNamed, isUser, type Named, type RemoteCommands } from './remote-commands.ts'
 
 /** What carries the calls out: `ConnectionCommands` of an instance, or `RemoteCommands` of a process without sockets. */
-export type Commands = Pick<RemoteCommands,
+type Commands = Pick<RemoteCommands,
   'join' | 'joinUser' | 'leave' | 'leaveUser' | 'leaveAll' | 'groups' | 'groupsOfUser' | 'send' | 'disconnect' | 'disconnectUser' |
   'groupList' | 'connectionCount' | 'userCount'
 >

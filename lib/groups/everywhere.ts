@@ -16,7 +16,7 @@ const silent = Symbol('silent')
 const unreached = Symbol('unreached')
 
 /** What all instances behind a target answered. */
-export interface Gathered {
+interface Gathered {
   /** The answers by instance id, that of this instance included. */
   readonly answers: ReadonlyMap<string, unknown>
   /** The ids of the live instances that did not answer. */

@@ -26,7 +26,7 @@ const maxUsers = 20_000
 
 type Writable<Of> = { -readonly [Name in keyof Of]: Of[Name] }
 
-export interface MembershipOptions extends Pick<WebsocketGroupsOptions, 'userLog'> {
+interface MembershipOptions extends Pick<WebsocketGroupsOptions, 'userLog'> {
   /** The id of this instance, which is part of each member. */
   readonly instanceId: string
   readonly policy: OutagePolicy['join']

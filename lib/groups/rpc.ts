@@ -57,10 +57,10 @@ export type ConnectionCommand =
 /** Resolves with the answer, which travels as JSON. */
 export type CommandHandler = (command: Command, data: Data, here: boolean) => Promise<unknown>
 
-export interface PartialAnswers { readonly answers: readonly unknown[], readonly missing: number }
+interface PartialAnswers { readonly answers: readonly unknown[], readonly missing: number }
 
 /** The answers that came before all instances had answered or time was up. */
-export interface Collected {
+interface Collected {
   /** The answers by the id of the instance. */
   readonly answers: ReadonlyMap<string, unknown>
   /** Whether every instance that took the request answered it. */

@@ -3,7 +3,7 @@ import { invalid, show } from '../options/rules.ts'
 import type { WsAuthOptions } from '../route-types.ts'
 
 type AllowedOrigins = WsAuthOptions['allowedOrigins']
-export type OriginCheck = (request: FastifyRequest) => boolean | Promise<boolean>
+type OriginCheck = (request: FastifyRequest) => boolean | Promise<boolean>
 
 /** Schemes whose origins browsers write without the default port. */
 const webSchemes = ['http:', 'https:']

@@ -9,7 +9,7 @@ import { ServerSockets } from './server-sockets.ts'
 /** The listener of @fastify/websocket, where the application registered it before this plugin. */
 const theirListener = 'onUpgrade'
 
-export interface SocketGuard {
+interface SocketGuard {
   /** Called once @fastify/websocket is registered. */
   watchUpgrades (): void
   /** Whether routes added before this plugin, or other listeners for upgrades, may take WebSockets. */

@@ -72,7 +72,7 @@ type HandlerInstance = Pick<Instance, 'registry' | 'open' | 'isSameUser' | 'rene
 type PluginOptions = Pick<ResolvedOptions, 'heartbeatIntervalMs' | 'presenceGraceMs' | 'limits'>
 
 /** What a ready-made route knows of the groups it puts its connections into. */
-export type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'> & MessageRoute
+type RouteGroups = Pick<FramedInit, 'stillIn' | 'mayPost'> & MessageRoute
 
 /** Makes `app.wsHandler`: callbacks become a handler for a route with `websocket: true`. */
 export function makeWsHandler (

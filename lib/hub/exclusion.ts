@@ -2,7 +2,7 @@ import type { Audience, Envelope } from '../backplane/backplane.ts'
 import type { Tags } from '../connection/tags.ts'
 
 /** What the check needs of a connection. */
-export interface Excludable {
+interface Excludable {
   readonly id: string
   readonly sessionName?: string | undefined
   readonly userId?: string | undefined

@@ -16,7 +16,7 @@ export type Serialize = (data: unknown) => string | Promise<string>
 const maxTold = 3
 
 /** What a schema is compiled for: the code of its errors, and the message or event that their text names. */
-export interface Subject {
+interface Subject {
   readonly code: 'WSG_MESSAGE_INVALID' | 'WSG_EVENT_INVALID' | 'WSG_HANDLER_FAILED'
   readonly name: string
 }

@@ -9,7 +9,7 @@ export interface Rule {
   readonly secret?: boolean | 'all' | undefined
 }
 
-export type Rules = Readonly<Record<string, Rule>>
+type Rules = Readonly<Record<string, Rule>>
 
 /** The longest time that a timer of Node.js can wait (milliseconds): a longer one would fire at once. */
 export const maxTimerMs = 2_147_483_647

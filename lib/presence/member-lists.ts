@@ -25,7 +25,7 @@ export interface ListRead {
 interface Running { readonly waiting: Set<LocalConnection>, readonly anew: boolean, readonly events: MemberEvent[] }
 interface GroupReads { readonly running: Running, next: Set<LocalConnection> | undefined, nextAnew: boolean, readonly done: Promise<void> }
 
-export interface ListHost {
+interface ListHost {
   /** Never rejects. */
   read (group: string): Promise<readonly PresentMember[] | undefined>
   /** The list was read: returns all entries to send. */

@@ -5,7 +5,7 @@ import { Spaced } from './counts.ts'
 import type { Absence, MemberEvent, PresenceEvent } from './events.ts'
 
 /** Takes what the other instances could not be told, so that at least the clients here hear of it. */
-export interface NewsHost {
+interface NewsHost {
   apply (group: string, event: MemberEvent): void
   /** Members of the group came or went without events. */
   changed (group: string): void

@@ -88,7 +88,7 @@ export interface MembersFrame<Info = unknown> {
 }
 
 /** What was sent to a group, to the connection, or to its user. */
-export type MessageFrame<Data = Payload> = { readonly type: 'message' } & MessagePlace & Data
+type MessageFrame<Data = Payload> = { readonly type: 'message' } & MessagePlace & Data
 
 /** Where a message was sent, and where in a log it stands. */
 export interface MessagePlace {
@@ -106,7 +106,7 @@ export interface MessagePlace {
 export type PastMessage<Data = Payload> = PastPlace & Data
 
 /** Where a message of a history stands. */
-export interface PastPlace {
+interface PastPlace {
   readonly position: string
   readonly at: number
   readonly from?: { readonly userId?: string | undefined, readonly connectionId?: string | undefined } | undefined

@@ -23,13 +23,13 @@ const secondLookMs = 1_000
 const lostKeepMs = 300_000
 
 /** What a reader already has of a stream: the text of this epoch up to byte `from`. */
-export interface Known {
+interface Known {
   readonly epoch?: string | undefined
   readonly from: number
 }
 
 /** The text of a stream from a byte on, with its head and its ending. */
-export interface StreamPart {
+interface StreamPart {
   readonly epoch: string
   readonly head: Head
   readonly at: number

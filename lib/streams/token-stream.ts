@@ -21,7 +21,7 @@ const openKeepMs = 2 * patienceMs
 const halfCharacter = /[\ud800-\udbff]$/
 const loneSurrogates = /\p{Surrogate}/gu
 
-export interface StreamHost {
+interface StreamHost {
   readonly store: StreamStore
   readonly envelopes: Pick<EnvelopeFactory, 'message' | 'origin'>
   /** The stream has ended, and its end is stored or cannot be stored. */

@@ -5,7 +5,7 @@ interface Due {
   readonly run: () => void
 }
 
-export interface FakeTime {
+interface FakeTime {
   /** Lets time pass: what falls due meanwhile runs, in order. */
   pass (ms: number): void
 }

@@ -24,7 +24,7 @@ export async function startInstance (t: Test, options: WebsocketGroupsOptions, r
   return { app, port, url: group => `${url}/${group}` }
 }
 
-export interface Line {
+interface Line {
   readonly WebSocket: WebSocketClass
   /** Which instance the next attempt reaches. */
   to (port: number): void

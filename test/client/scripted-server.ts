@@ -8,7 +8,7 @@ import { connect, type Address, type Client, type ClientEvents, type ConnectOpti
 
 export type Frame = Readonly<Record<string, unknown>> & { readonly type: string }
 
-export interface Peer {
+interface Peer {
   readonly ws: WebSocket
   readonly request: IncomingMessage
   /** What the client sent on this connection. */
@@ -19,7 +19,7 @@ export interface Peer {
   got (type: string): Promise<Frame>
 }
 
-export interface ScriptedServer {
+interface ScriptedServer {
   readonly url: string
   readonly port: number
   /** All connections so far. */
@@ -29,7 +29,7 @@ export interface ScriptedServer {
   close (): Promise<void>
 }
 
-export interface Script {
+interface Script {
   /** What a server says to each hello. @default { pingMs: 0, resumeMs: 0 } */
   readonly welcome?: Partial<{ pingMs: number, resumeMs: number, session: string }> | false
   /** Acknowledges what has an id. @default true */

@@ -10,7 +10,7 @@ import ts from 'typescript'
  * - `<!-- snippet: alone -->`: compiled without the others, as it changes the types of all
  * - `<!-- snippet: in a service -->`: uses names that the surroundings of that name declare, see below
  */
-export type Kind = 'module' | 'run' | 'serve' | 'alone' | `in ${string}`
+type Kind = 'module' | 'run' | 'serve' | 'alone' | `in ${string}`
 
 export interface Snippet {
   /** Of the page, from the root of the repository. */

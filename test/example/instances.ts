@@ -3,7 +3,7 @@ import { memoryCluster } from 'fastify-websocket-groups'
 import type { FastifyInstance } from 'fastify'
 import { buildApp } from '../../example-app/app.ts'
 
-export interface Instance {
+interface Instance {
   readonly app: FastifyInstance
   /** `http://127.0.0.1:<port>` */
   readonly url: string

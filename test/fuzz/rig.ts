@@ -50,7 +50,7 @@ export async function fuzz<Input> (t: Test, kind: fc.Arbitrary<Input>, judge: (i
   }
 }
 
-export interface Attacked {
+interface Attacked {
   readonly app: FastifyInstance
   /** `http://127.0.0.1:<port>` */
   readonly url: string

@@ -13,7 +13,7 @@ export interface InstanceOptions extends WebsocketGroupsOptions {
   readonly listen?: boolean
 }
 
-export interface OpenOptions extends ConnectOptions {
+interface OpenOptions extends ConnectOptions {
   /** Connects as this user; anonymous without it. */
   readonly user?: string
 }
@@ -122,7 +122,7 @@ function cluster (t: Test, name: string, options: () => InstanceOptions, leftove
 }
 
 /** Groups have a log, which is the default, or none, or the test is run for both. */
-export type Groups = 'logged' | 'volatile' | 'both'
+type Groups = 'logged' | 'volatile' | 'both'
 
 /** Runs a test on every kind of cluster; at its end nothing may be left behind. `run` is told whether groups have a log. */
 export function onEveryCluster (
@@ -155,7 +155,7 @@ function onCluster<Kind extends Cluster> (
 }
 
 /** Options with which instances of a test meet, and no others do: a new backplane, or the name of their own in the test's Redis. */
-export type MeetingPoint = () => Pick<WebsocketGroupsOptions, 'backplane' | 'redis' | 'keyPrefix'>
+type MeetingPoint = () => Pick<WebsocketGroupsOptions, 'backplane' | 'redis' | 'keyPrefix'>
 
 let meetings = 0
 

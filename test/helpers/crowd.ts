@@ -85,7 +85,7 @@ export class Guest {
   }
 }
 
-export interface CrowdOptions {
+interface CrowdOptions {
   readonly user?: (index: number) => string
   readonly timeoutMs?: number
 }

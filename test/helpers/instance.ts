@@ -9,7 +9,7 @@ import type { TestRedis } from './redis.ts'
 import type { Machine } from './machine.ts'
 import { until } from './until.ts'
 
-export interface InstanceOptions {
+interface InstanceOptions {
   readonly redisUrl: string
   /** More options of the plugin; they cross a process border, so no functions. */
   readonly options?: Omit<WebsocketGroupsOptions, 'redis'>
@@ -143,7 +143,7 @@ export async function differences (instances: readonly Instance[], groups: reado
   return found
 }
 
-export interface ExactOptions {
+interface ExactOptions {
   /** Names that may be empty by now. */
   readonly groups?: readonly string[]
   /** Looks at every n-th group only. */

@@ -9,7 +9,7 @@ import { stopWrites } from './replication.ts'
 import { startRedis, type TestRedis } from './redis.ts'
 import { until } from './until.ts'
 
-export interface ClusterOptions {
+interface ClusterOptions {
   /** @default 3 */
   readonly masters?: number
   /** Of each master. @default 0 */

@@ -8,7 +8,7 @@ import { redisBinary } from '../../scripts/redis-binary.mjs'
 import { freePort } from './ports.ts'
 import { until } from './until.ts'
 
-export interface RedisOptions {
+interface RedisOptions {
   /** Keeps an append-only file in this folder, so that the data outlives `kill()` and `restart()`. Without it nothing is kept. */
   readonly appendonly?: string
   /** More arguments for redis-server. */

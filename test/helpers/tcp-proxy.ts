@@ -2,7 +2,7 @@ import type { Test } from 'tap'
 import { connect, createServer, type Socket } from 'node:net'
 import { freePort } from './ports.ts'
 
-export interface TcpProxy {
+interface TcpProxy {
   readonly port: number
   /** As a Redis would be addressed behind this proxy. */
   readonly url: string

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
-export interface UntilOptions {
+interface UntilOptions {
   readonly timeoutMs?: number
   readonly everyMs?: number
   /** Ends the sentence "timed out waiting for …". */

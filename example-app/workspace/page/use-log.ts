@@ -5,9 +5,9 @@ import type { Workspace } from '../workspace.ts'
 
 export type WorkspaceConnection = Connection<ContractIn<Workspace>>
 type LogEvent = Extract<PastEvent<ContractIn<Workspace>>, { readonly name: 'said' | 'read' }>
-export type Said = Extract<LogEvent, { readonly name: 'said' }>
+type Said = Extract<LogEvent, { readonly name: 'said' }>
 
-export interface Log {
+interface Log {
   readonly said: readonly Said[]
   /** By user, the position of the latest message that the user has read. */
   readonly readUpTo: ReadonlyMap<string, string>

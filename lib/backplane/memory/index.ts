@@ -23,7 +23,7 @@ export function memoryCluster (): MemoryCluster {
 }
 
 /** What the instances of one cluster share. */
-export interface MemoryBus {
+interface MemoryBus {
   readonly instances: Set<MemoryBackplane>
   readonly logs: MemoryLogs
   readonly blocks: MemoryBlocks

@@ -28,7 +28,7 @@ interface Log {
   expiresAt: number
 }
 
-export interface MemoryAppended {
+interface MemoryAppended {
   readonly positions: ReadonlyMap<string, LogPosition>
   readonly duplicate: boolean
   /** The copies to deliver, one of each group that did not have the message yet. */

@@ -23,7 +23,7 @@ import { groupProblems, notOpen } from './problems.ts'
 import { StateReport } from './state-report.ts'
 import { sumStats } from './stats.ts'
 
-export interface ClusterBackplaneOptions extends PartitionOptions {
+interface ClusterBackplaneOptions extends PartitionOptions {
   readonly cluster: ClusterSource
   readonly keyPrefix: string
   readonly operationTimeoutMs: number

@@ -19,7 +19,7 @@ import { RedisWriter } from './writer.ts'
 
 const connectMs = 5_000
 
-export interface StandaloneWriterOptions {
+interface StandaloneWriterOptions {
   readonly redis: PublisherOptions['redis']
   readonly keyPrefix: string
   readonly operationTimeoutMs: number

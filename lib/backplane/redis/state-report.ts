@@ -3,7 +3,7 @@ import type { BackplaneState } from '../../types.ts'
 /** How long a passing trouble lasts before it is reported (milliseconds). */
 const lastsMs = 1_000
 
-export interface Observed {
+interface Observed {
   readonly state: BackplaneState
   /** Whether nothing is wrong but that logs are being caught up with, which takes no time if a group missed a few messages. */
   readonly passing: boolean

@@ -37,7 +37,7 @@ export type ClientRequest = { readonly id: number | undefined } & (
 )
 
 /** `frame` is `undefined` for a type that this version does not know. */
-export type Parsed =
+type Parsed =
   | { readonly ok: true, readonly frame: ParsedFrame | undefined }
   | { readonly ok: false, readonly why: string }
 

@@ -5,7 +5,7 @@ import type { Metrics } from '../../metrics.ts'
 import { HeldBytes } from './held-bytes.ts'
 import type { Deflate, Encoding } from './ws-frame.ts'
 
-export interface OutboundLimits {
+interface OutboundLimits {
   /** A connection with more bytes waiting is slow, and gets no volatile messages. */
   readonly slowBufferedBytes: number
   /** A connection with more bytes waiting is closed. */

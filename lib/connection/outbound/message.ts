@@ -28,7 +28,7 @@ export function toJson (value: unknown): string {
 }
 
 /** The payload of a WebSocket message. */
-export interface Message {
+interface Message {
   readonly payload: Buffer | string
   readonly binary: boolean
 }

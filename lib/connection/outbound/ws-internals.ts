@@ -30,7 +30,7 @@ interface DeflateExtension {
  */
 export interface BeforeClose { beforeClose (code: number, reason: string): void }
 
-export interface Wire {
+interface Wire {
   readonly stream: Duplex
   readonly deflate: Deflate | undefined
 }

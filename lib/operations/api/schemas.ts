@@ -1,7 +1,7 @@
 import type { FastifySchema } from 'fastify'
 
 /** Where a message goes: one of these. */
-export type PublishTarget =
+type PublishTarget =
   | { readonly group: string } | { readonly groups: readonly string[] } | { readonly userId: string } | { readonly all: true }
 
 export interface PublishBody {

@@ -6,7 +6,7 @@ const shownVariants = 10
 /** Instances that are configured alike. */
 interface Alike { readonly instances: number, readonly names: readonly string[] }
 
-export interface Configurations {
+interface Configurations {
   /** What most instances have in common: versions and options. `null` when none answered. */
   readonly most: Alike & { readonly configuration: Json } | null
   /** How the others differ from them: by path, such as `options.limits.messages.perSecond`. */

@@ -29,7 +29,7 @@ export interface Question {
 
 export const firstPage: Question = { find: '', order: 'name', page: 0 }
 
-export type State = Report['status'] | 'silent'
+type State = Report['status'] | 'silent'
 
 interface Seen {
   readonly report: Report
@@ -54,7 +54,7 @@ interface Row extends Pick<Report, (typeof inRows)[number]> {
 }
 
 /** What all pages are shown, apart from the list of instances. */
-export interface Summary {
+interface Summary {
   /** How many instances there are, with those that never answered. */
   readonly instances: number
   readonly well: number

@@ -18,7 +18,7 @@ const listed = { querystring: { type: 'object', properties } } as const
 
 interface Query { readonly cursor?: string }
 
-export interface Views {
+interface Views {
   readonly preHandler: readonly preHandlerAsyncHookHandler[]
   readonly allow: Allow | undefined
   /** The name under which instances ask each other for their descriptions, as secret as the key. */

@@ -14,7 +14,7 @@ const missedRounds = 4
 const maxFindLength = 100
 const maxMarkLength = 100
 
-export interface WatchOptions {
+interface WatchOptions {
   readonly registry: Registry
   readonly reporter: Reporter
   /** The name under which instances ask each other, as secret as the key. Without it the page shows this instance alone. */

@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 
 /** How a balancer chooses among the instances: the first that takes the connection has it. */
-export interface Balancer {
+interface Balancer {
   order (ports: readonly number[]): readonly number[]
   /** It tries this one. */
   dialled? (port: number, socket: Socket): void

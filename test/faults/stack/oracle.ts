@@ -3,7 +3,7 @@ import type { GapReason, ServerFrame } from '../../../lib/protocol/frames.ts'
 import { volatile } from './groups.ts'
 import { whole } from './texts.ts'
 
-export interface Place { readonly epoch: string, readonly offset: number, readonly nonce: number }
+interface Place { readonly epoch: string, readonly offset: number, readonly nonce: number }
 
 /** What one connection was told, in order. */
 export interface Heard {

@@ -17,7 +17,7 @@ const trialMs = 1_000
 const trialBytes = 2 * largeBytes
 
 /** The size of one answer. */
-export interface BulkSize {
+interface BulkSize {
   readonly bytes: number
   /** Whether the answer is only a part, because it reached its limit of bytes. */
   readonly full: boolean

@@ -15,7 +15,7 @@ export interface CallOptions {
   readonly kind: CallKind
 }
 
-export interface CallEvents {
+interface CallEvents {
   /** How many bytes came on the present connection so far. */
   received (): number
   answered (): void

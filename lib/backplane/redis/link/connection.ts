@@ -11,7 +11,7 @@ const drainedAfterMs = 100
 /** The same for messages that are nowhere else: after an outage TCP sends again only when about as much time has passed once more. */
 const patientlyMs = 2_000
 
-export interface ConnectionEvents {
+interface ConnectionEvents {
   /** The socket is connected; nothing was sent to Redis yet. */
   opened (): void
   /** Redis takes commands. */

@@ -4,7 +4,7 @@ import { isPassing } from './reply-errors.ts'
 /** A server that is not ready is asked again after this many milliseconds. */
 const againMs = 250
 
-export interface GreetingEvents {
+interface GreetingEvents {
   /** The server takes commands, and the database is the right one. */
   readonly ready: () => void
   /** The server is not ready yet, and why. */

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import type { Writable } from 'node:stream'
 import { isUnknownScript } from './reply-errors.ts'
 
-export type RedisCommand = (redis: Redis) => Promise<unknown>
+type RedisCommand = (redis: Redis) => Promise<unknown>
 
 /** A Lua script with its hash: called by EVALSHA, and by EVAL when Redis does not know the hash. */
 export class Script {

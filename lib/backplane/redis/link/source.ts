@@ -6,7 +6,7 @@ import { Keys } from '../keys.ts'
 export type RedisSource = string | RedisOptions | Redis
 
 /** What keeps a service apart from others on the same server, beside the plugin's own `keyPrefix`. */
-export interface Namespace {
+interface Namespace {
   readonly db: number
   /** The `keyPrefix` of the ioredis options: it comes before ours, in channels too, where ioredis itself would leave it out. */
   readonly keyPrefix: string

@@ -28,7 +28,7 @@ export interface AppendBatch {
   readonly messages: readonly Draft[]
 }
 
-export interface AppendCall {
+interface AppendCall {
   readonly script: Script
   readonly keys: string[]
   readonly args: Array<string | number | Buffer>

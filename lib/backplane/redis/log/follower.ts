@@ -15,7 +15,7 @@ const maxGone = 4
 const maxWaiting = { messages: 1_000, bytes: 1_048_576 } as const
 
 /** A live message, with the nonce of the message before it in the log. */
-export interface LiveMessage {
+interface LiveMessage {
   readonly envelope: LoggedEnvelope
   readonly previousNonce: number
 }

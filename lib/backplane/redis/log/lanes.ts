@@ -13,7 +13,7 @@ export interface LaneItem {
 }
 
 /** The waiting items of one group, oldest first. */
-export interface Lane<Item extends LaneItem> {
+interface Lane<Item extends LaneItem> {
   readonly group: string
   readonly items: Item[]
   /** A batch of this lane is under way. */

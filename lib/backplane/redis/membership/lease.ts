@@ -18,7 +18,7 @@ const retryMs = 1_000
 
 const Status = { taken: -1, dead: 0, renewed: 1, registered: 2 } as const
 
-export interface LeaseEvents {
+interface LeaseEvents {
   /** This instance is registered: memberships may be written under `generation`. `lost`: what was stored before may be gone. */
   readonly resumed?: ((lost: boolean) => void) | undefined
   /** Memberships may not be written: other instances may count this one as dead, and may have removed its memberships. */

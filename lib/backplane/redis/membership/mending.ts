@@ -3,7 +3,7 @@ import { isWrongType } from '../link/reply-errors.ts'
 import { Script } from '../link/script.ts'
 
 /** A key, and the command that counts what it holds: it fails where the key holds something of another type. */
-export type TypedKey = readonly [key: string, count: 'HLEN' | 'SCARD' | 'ZCARD']
+type TypedKey = readonly [key: string, count: 'HLEN' | 'SCARD' | 'ZCARD']
 
 export const hashes = (keys: readonly string[]): TypedKey[] => keys.map(key => [key, 'HLEN'])
 

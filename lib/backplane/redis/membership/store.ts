@@ -18,7 +18,7 @@ const groupsPerReap = 200
 /** No more calls than this are under way together: a deadline limits the wait for Redis, not for other calls of this process. */
 const callsAtOnce = 4
 
-export interface Removed {
+interface Removed {
   groups: number
   members: number
   /** Whether the list of the instance's groups was complete. */

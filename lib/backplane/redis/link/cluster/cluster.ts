@@ -16,7 +16,7 @@ const suspectMs = 250
 /** How long a master without slots is kept, as it may get some back (milliseconds). */
 const unusedMs = 10_000
 
-export interface ClusterLinkOptions {
+interface ClusterLinkOptions {
   readonly keyPrefix: string
   /** The hash tag of each partition. */
   readonly tags: readonly string[]

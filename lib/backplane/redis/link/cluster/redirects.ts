@@ -6,7 +6,7 @@ import { Script } from '../script.ts'
  * How a server of a cluster says that it did not carry a call out. `moved`: another master has the slot. `later`: the slot is being moved,
  * and the keys of this call are not all in one place, or not yet where they may be asked for.
  */
-export type Redirect = 'moved' | 'later'
+type Redirect = 'moved' | 'later'
 
 /** The error of a script that publishes to a channel, or uses a key, of another master. */
 const notHere = /non local key/

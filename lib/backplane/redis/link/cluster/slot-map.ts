@@ -12,7 +12,7 @@ export interface SlotMap {
   readonly ok: boolean
 }
 
-export interface SlotRange {
+interface SlotRange {
   readonly start: number
   readonly end: number
   readonly master: Address

@@ -4,7 +4,7 @@ import { isAddress } from '../../../../options/redis.ts'
 import { invalid, show } from '../../../../options/rules.ts'
 
 /** Some nodes of a Redis Cluster, from which the others are found, and options as ioredis has them for its `Cluster`. */
-export interface ClusterNodes {
+interface ClusterNodes {
   readonly cluster: readonly ClusterNode[]
   readonly options?: ClusterOptions | undefined
 }

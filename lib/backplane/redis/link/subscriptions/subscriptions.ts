@@ -12,7 +12,7 @@ const maxChannelsInFlight = 4 * maxChannelsPerCommand
 const ackDeadlineMs = 3_000
 const retryMs = 1_000
 
-export interface SubscriptionEvents {
+interface SubscriptionEvents {
   /** These channels reach us from now on: for the first time, or again. */
   acked (names: readonly string[]): void
   /** This channel was given up. */
