@@ -2,7 +2,9 @@ import t from 'tap'
 import { Local } from '../helpers/local-instance.ts'
 import { redisCluster } from '../helpers/app.ts'
 import { crowd } from '../helpers/crowd.ts'
+import { messageEnvelope } from '../helpers/envelopes.ts'
 import { startInstance as startProcess } from '../helpers/instance.ts'
+import { recordedLog } from '../helpers/loggers.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
@@ -88,6 +90,94 @@ t.test('what the hooks of the application were told is recorded anew when anothe
     t.strictSame(await local.backplane.settle('group', names), names === undefined ? [] : present)
     t.strictSame(await local.backplane.settle('group', ['quiet']), names === undefined ? present : [])
   }
+})
+
+t.test('blocks, who was put out, the key of grants and the claim of the names are as if deleted when overwritten', async t => {
+  const redis = await startRedis(t)
+  const [a, b] = [await new Local({ redis: redis.url, leaseMs }).start(t), await new Local({ redis: redis.url, leaseMs }).start(t)]
+  const overwrite = async (name: string): Promise<void> => {
+    await redis.admin.multi().del(`wsg:{0}:${name}`).rpush(`wsg:{0}:${name}`, 'not ours').exec()
+  }
+  t.equal(await a.backplane.block('u:ann', 60_000), true)
+  await overwrite('blocked')
+  t.equal(await b.backplane.blocks(), undefined, 'instances put back what they know')
+  await overwrite('blocked')
+  t.equal(await a.backplane.block('u:bob', 60_000), true)
+  t.match(await b.backplane.blocks(), [{ name: 'u:bob' }])
+
+  const revocation = { at: 1_000, position: undefined }
+  for (const name of ['s:one', 's:two']) {
+    await overwrite('x:room')
+    t.equal(await b.backplane.revoked('room', [name]), undefined)
+    await overwrite('x:room')
+    await a.backplane.revoke('room', [name], revocation, 60_000)
+    t.match(await b.backplane.revoked('room', [name]), { at: 1_000 })
+  }
+
+  t.equal(await a.backplane.secret('first'), 'first')
+  await overwrite('secret')
+  t.equal(await a.backplane.secret('second'), 'second')
+  t.equal(await b.backplane.secret('third'), 'second')
+
+  await overwrite('names')
+  const late = await new Local({ redis: redis.url, leaseMs }).start(t)
+  await until(() => late.backplane.state === 'up', { timeoutMs: 10_000, what: 'an instance to be up' })
+  t.equal(await redis.admin.get('wsg:{0}:names'), 'schema 1, 1 partition')
+})
+
+t.test('a stream goes on when another program overwrote its text, its head or the list of streams', async t => {
+  const cluster = await redisCluster(t)
+  const { registry } = await cluster.start()
+  const { registry: elsewhere } = await cluster.start()
+  const stream = registry.stream('room', 'answer', { flushMs: 10 })
+  const grow = async (text: string): Promise<void> => {
+    stream.append(text)
+    const whole = (before += text)
+    await until(async () => (await elsewhere.readStream('room', 'answer'))?.text === whole, { timeoutMs: 10_000, what: `"${whole}"` })
+  }
+  let before = ''
+  await grow('one ')
+  const { admin } = cluster.redis
+  for (const name of ['st:4:room:answer', 'sh:4:room:answer', 'sx:room']) {
+    const key = `wsg:{0}:${name}`
+    const kind = await admin.type(key)
+    await admin.multi().del(key).sadd(key, 'not ours').exec()
+    await grow(`${kind} `)
+    if (name.startsWith('sx')) await stream.done()
+    t.equal(await admin.type(key), kind)
+  }
+  t.match(await elsewhere.readStream('room', 'answer'), { text: 'one string hash zset ', state: 'done' })
+})
+
+t.test('appends to, and reads of, a log whose keys another program overwrote are refused, and a log line says so', async t => {
+  const redis = await startRedis(t)
+  const { log, lines } = recordedLog()
+  class Recorded extends Local {
+    override readonly log = log
+  }
+  const a = await new Recorded({ redis: redis.url, leaseMs }).start(t)
+  await a.backplane.subscribe({ kind: 'group', name: 'logged' })
+  const send = async (key?: string): Promise<unknown> => {
+    const target = { kind: 'group', name: 'logged' } as const
+    const limits = { maxMessages: 100, maxBytes: 1_000_000, ttlMs: 60_000 }
+    const envelope = messageEnvelope('x', { origin: a.instanceId, sequence: ++sent, target })
+    return await a.backplane.append([{ group: 'logged', log: limits }], envelope, key)
+  }
+  let sent = 0
+  await send()
+  const refused = { code: 'WSG_BACKPLANE_UNAVAILABLE', message: /WRONGTYPE/ }
+  await redis.admin.rpush('wsg:{0}:k:6:logged:again', 'not ours')
+  await t.rejects(send('again'), refused)
+  await redis.admin.multi().del('wsg:{0}:h:logged').set('wsg:{0}:h:logged', 'not ours').exec()
+  await t.rejects(send(), refused)
+  await t.rejects(a.backplane.history('logged', undefined, 10), refused)
+  await redis.admin.client('KILL', 'TYPE', 'PUBSUB')
+  await until(() => lines.some(({ msg }) => msg === 'a log could not be read'), { timeoutMs: 10_000, what: 'a warning' })
+  t.equal(a.backplane.state, 'degraded')
+  await redis.admin.del('wsg:{0}:h:logged')
+  await until(() => a.backplane.state === 'up', { timeoutMs: 10_000, what: 'the log to be followed again' })
+  await send()
+  await until(() => a.received.length === 2, { timeoutMs: 10_000, what: 'the next message' })
 })
 
 t.test('a record of a member that another program overwrote costs nobody the list of members', async t => {

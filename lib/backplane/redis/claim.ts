@@ -2,6 +2,7 @@ import { hasCode, WebsocketGroupsError } from '../../errors.ts'
 import type { Keys } from './keys.ts'
 import type { Link } from './link/port.ts'
 import { luaInteger, Script } from './link/script.ts'
+import { mending } from './link/mending.ts'
 
 /** As long as memberships that nobody renews are kept (`safetyTtlMs`): the claim has to outlive them. */
 const ttlMs = 86_400_000
@@ -32,7 +33,9 @@ return claimed
  */
 export async function claim (link: Link, keys: Keys, partitions: number): Promise<void> {
   const mine = `schema ${schema}, ${partitions} ${partitions === 1 ? 'partition' : 'partitions'}`
-  const claimed = String(await link.script(claimNames, [keys.names], [mine, ttlMs]))
+  const claimed = String(await mending(link, () => [[keys.names, 'STRLEN']], async () => (
+    await link.script(claimNames, [keys.names], [mine, ttlMs])
+  )))
   if (claimed === mine) return
   const detail = `other processes divide the keys '${keys.prefix}*' in another way (${claimed}, this process: ${mine}); ` +
     'stop them first, or give this process another keyPrefix'

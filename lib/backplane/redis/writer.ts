@@ -10,6 +10,7 @@ import { SettingsDifferences } from './log/settings.ts'
 import { MemberLists } from './membership/lists.ts'
 import { livingInstances } from './membership/living.ts'
 import { BlockStore } from './membership/blocks.ts'
+import { mending } from './link/mending.ts'
 import { readCount } from './membership/records.ts'
 import { RevocationStore } from './membership/revocations.ts'
 import { appendParts, publishParts, type Part } from './parts.ts'
@@ -65,12 +66,12 @@ export class RedisWriter {
   /** As `Backplane.secret`. */
   async secret (candidate: string): Promise<string> {
     const { secret } = this.#keys
-    return await this.#link.run(async redis => {
+    return await mending(this.#link, () => [[secret, 'STRLEN']], async () => await this.#link.run(async redis => {
       if (await redis.set(secret, candidate, 'EX', secretTtlSeconds, 'NX') === 'OK') return candidate
       const [value] = await Promise.all([redis.get(secret), redis.expire(secret, secretTtlSeconds)])
       // The key expired between the two calls: the next instance that asks stores a candidate again.
       return value ?? candidate
-    })
+    }))
   }
 
   /** As `Backplane.block`. */

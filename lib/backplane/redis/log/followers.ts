@@ -6,6 +6,7 @@ import { chunks, WorkQueue } from '../batching.ts'
 import type { StoredEnvelope } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link, Links } from '../link/port.ts'
+import { isWrongType } from '../link/reply-errors.ts'
 import { CatchUp, type Progress } from './catch-up.ts'
 import { CopyOrder, type Holder } from './copy-order.ts'
 import { LogEnds } from './ends.ts'
@@ -260,9 +261,7 @@ export class LogFollowers {
     return progress
   }
 
-  #unsettled (follower: LogFollower): void {
-    if (this.#repairs.add(follower).size === 1) this.#changed()
-  }
+  #unsettled (follower: LogFollower): void { if (this.#repairs.add(follower).size === 1) this.#changed() }
 
   #settled (follower: LogFollower): void {
     this.#order.settled(follower)
@@ -270,7 +269,7 @@ export class LogFollowers {
   }
 
   #retryLater (error: unknown): void {
-    if (!isOutage(error)) this.#warnUnreadable({ err: error })
+    if (!isOutage(error) || isWrongType(error)) this.#warnUnreadable({ err: error })
     if (this.#closed) return
     this.#retryTimer ??= setTimeout(() => {
       this.#retryTimer = undefined

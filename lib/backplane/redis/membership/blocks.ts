@@ -2,6 +2,7 @@ import { maxBlocks, type Block } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import { luaInteger, luaNow, Script } from '../link/script.ts'
+import { mending } from '../link/mending.ts'
 
 /*
  * The list has an entry with an empty name, which ends with the latest of all blocks that were ever in the list. So where that entry is
@@ -51,14 +52,19 @@ export class BlockStore {
 
   /** As `Backplane.block`. */
   async set (name: string, forMs: number): Promise<boolean> {
-    return await this.#link.script(setBlock, [this.#keys.blocks], [name, forMs, maxBlocks]) === 1
+    return await this.#call(setBlock, [name, forMs, maxBlocks]) === 1
   }
 
   /** As `Backplane.blocks`. */
   async list (): Promise<Block[] | undefined> {
-    const list = await this.#link.script(readBlocks, [this.#keys.blocks], [maxBlocks + 1]) as Array<string | number>
+    const list = await this.#call(readBlocks, [maxBlocks + 1]) as Array<string | number>
     const entry = (index: number): Block => ({ name: String(list[2 * index]), leftMs: Number(list[2 * index + 1]) })
     const blocks = Array.from({ length: list.length / 2 }, (_, index) => entry(index))
     return blocks.some(({ name }) => name === '') ? blocks.filter(({ name }) => name !== '') : undefined
+  }
+
+  async #call (script: Script, args: ReadonlyArray<string | number>): Promise<unknown> {
+    const { blocks } = this.#keys
+    return await mending(this.#link, () => [[blocks, 'ZCARD']], async () => await this.#link.script(script, [blocks], args))
   }
 }

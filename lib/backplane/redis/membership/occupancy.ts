@@ -2,7 +2,7 @@ import type { Presences, PresenceChange } from '../../backplane.ts'
 import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { mending } from './mending.ts'
+import { mending } from '../link/mending.ts'
 import { luaInteger, luaNow, Script } from '../link/script.ts'
 import { safetyTtlMs } from './scripts.ts'
 

@@ -3,6 +3,7 @@ import { formatPosition, parsePosition } from '../../position.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import { luaInteger, luaNow, Script } from '../link/script.ts'
+import { hashes, mending } from '../link/mending.ts'
 
 /** How many names are remembered of each group. */
 const maxNames = 1_000
@@ -65,7 +66,10 @@ export class RevocationStore {
   /** As `Backplane.revoke`; without `at`, the time is now by the clock of Redis. */
   async set (group: string, names: readonly string[], { at, position }: Partial<Revocation>, forMs: number): Promise<void> {
     const value = (at === undefined ? '' : String(at)) + (position === undefined ? '' : ` ${formatPosition(position)}`)
-    await this.#link.script(revoke, [this.#keys.revocations(group)], [forMs, maxNames, others, value, ...names])
+    const key = this.#keys.revocations(group)
+    await mending(this.#link, () => hashes([key]), async () => {
+      await this.#link.script(revoke, [key], [forMs, maxNames, others, value, ...names])
+    })
   }
 
   /** As `Backplane.revoked`. */
@@ -95,7 +99,10 @@ export class RevocationStore {
   }
 
   async #read (group: string, names: readonly string[]): Promise<ReadonlyMap<string, Revocation>> {
-    const values = await this.#link.run(async redis => await redis.hmget(this.#keys.revocations(group), ...names))
+    const key = this.#keys.revocations(group)
+    const values = await mending(this.#link, () => hashes([key]), async () => (
+      await this.#link.run(async redis => await redis.hmget(key, ...names))
+    ))
     const entries = new Map<string, Revocation>()
     for (const [index, name] of names.entries()) {
       const [at, position] = values[index]?.split(' ') ?? []

@@ -3,7 +3,7 @@ import type { Member } from '../../../types.ts'
 import type { LocalInstance } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { hashes, mending } from './mending.ts'
+import { hashes, mending } from '../link/mending.ts'
 import { encodeMember } from './records.ts'
 import { reap, safetyTtlMs, syncMembers } from './scripts.ts'
 

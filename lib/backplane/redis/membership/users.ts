@@ -5,7 +5,7 @@ import type { LocalInstance } from '../../backplane.ts'
 import { chunks, first, Throttle } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Lease } from './lease.ts'
-import { hashes, mending } from './mending.ts'
+import { hashes, mending } from '../link/mending.ts'
 import type { Link } from '../link/port.ts'
 import { luaInteger, luaNow, Script } from '../link/script.ts'
 

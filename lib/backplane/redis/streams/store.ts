@@ -5,6 +5,7 @@ import { encode } from '../envelope.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import { shardedScript } from '../link/cluster/redirects.ts'
+import { mending, type TypedKey } from '../link/mending.ts'
 import { listStreams, readStream, writeStream } from './scripts.ts'
 
 /** The growing texts of one partition: each is a string that is appended to, with a hash beside it. */
@@ -21,12 +22,12 @@ export class RedisStreams implements StreamStore {
     const { group, id, epoch, head = '', at, text, end, keepMs, renew, onlyIfSilentMs, envelope } = write
     const target = { kind: 'group', name: group } as const
     const flag = (value: boolean): string => value ? '1' : ''
-    const written = await this.#link.bytesScript(this.#link.sharded ? shardedScript(writeStream) : writeStream, [
-      this.#keys.streamText(group, id), this.#keys.streamHead(group, id), this.#keys.streams(group)
-    ], [
+    const script = this.#link.sharded ? shardedScript(writeStream) : writeStream
+    const keys = [...this.#keysOf(write), this.#indexOf(group)]
+    const written = await this.#mending(keys, async names => await this.#link.bytesScript(script, names, [
       epoch, head, at, text, end?.state ?? '', end?.json ?? '', keepMs, flag(renew), onlyIfSilentMs ?? silentMs,
       flag(onlyIfSilentMs !== undefined), id, maxStreamsPerGroup, this.#keys.channel(target), encode(envelope, target)
-    ]) as Buffer
+    ]) as Buffer)
     return written.toString() as StreamWritten
   }
 
@@ -45,10 +46,11 @@ export class RedisStreams implements StreamStore {
   }
 
   /** Reads as much of the text as may be read at once, in its turn among the bulk reads. */
-  async #readPart ({ group, id }: StreamName, at: number): Promise<StoredStream | undefined> {
-    const keys = [this.#keys.streamText(group, id), this.#keys.streamHead(group, id)]
+  async #readPart (name: StreamName, at: number): Promise<StoredStream | undefined> {
     const [epoch, head, state, json, bytes, silent, text] = await this.#link.bulk.read(async most => {
-      return await this.#link.bulkScript(readStream, keys, [at, at + most - 1, silentMs]) as Reply
+      return await this.#mending(this.#keysOf(name), async keys => (
+        await this.#link.bulkScript(readStream, keys, [at, at + most - 1, silentMs]) as Reply
+      ))
     }, ([,,,, bytes = 0,, text = Buffer.alloc(0)]) => ({ bytes: text.length, full: at + text.length < bytes }))
     if (epoch === undefined || head === undefined || text === undefined) return undefined
     const end = String(state)
@@ -63,7 +65,21 @@ export class RedisStreams implements StreamStore {
   }
 
   async list (group: string): Promise<readonly string[]> {
-    return await this.#link.script(listStreams, [this.#keys.streams(group)], [maxStreamsPerGroup]) as string[]
+    return await this.#mending([this.#indexOf(group)], async keys => (
+      await this.#link.script(listStreams, keys, [maxStreamsPerGroup]) as string[]
+    ))
+  }
+
+  #keysOf ({ group, id }: StreamName): TypedKey[] {
+    return [[this.#keys.streamText(group, id), 'STRLEN'], [this.#keys.streamHead(group, id), 'HLEN']]
+  }
+
+  #indexOf (group: string): TypedKey {
+    return [this.#keys.streams(group), 'ZCARD']
+  }
+
+  async #mending<Answer> (keys: readonly TypedKey[], call: (names: readonly string[]) => Promise<Answer>): Promise<Answer> {
+    return await mending(this.#link, () => keys, async () => await call(keys.map(([name]) => name)))
   }
 }
 

@@ -1,9 +1,9 @@
-import type { Link } from '../link/port.ts'
-import { isWrongType } from '../link/reply-errors.ts'
-import { Script } from '../link/script.ts'
+import type { Link } from './port.ts'
+import { isWrongType } from './reply-errors.ts'
+import { Script } from './script.ts'
 
 /** A key, and the command that counts what it holds: it fails where the key holds something of another type. */
-type TypedKey = readonly [key: string, count: 'HLEN' | 'SCARD' | 'ZCARD']
+export type TypedKey = readonly [key: string, count: 'HLEN' | 'SCARD' | 'ZCARD' | 'STRLEN']
 
 export const hashes = (keys: readonly string[]): TypedKey[] => keys.map(key => [key, 'HLEN'])
 
@@ -14,7 +14,7 @@ export const hashes = (keys: readonly string[]): TypedKey[] => keys.map(key => [
 const removeForeign = new Script(`
 for k = 1, #KEYS do
   local answer = redis.pcall(ARGV[k], KEYS[k])
-  if type(answer) == 'table' and string.find(answer.err, 'WRONGTYPE', 1, true) then redis.call('UNLINK', KEYS[k]) end
+  if type(answer) == 'table' and string.find(answer.err, 'WRONGTYPE', 1, true) then redis.call('DEL', KEYS[k]) end
 end
 `)
 
