@@ -11,6 +11,7 @@ import { endAll } from './rig/child.ts'
 import { compile } from './rig/native.ts'
 import { assertLinux } from './rig/proc.ts'
 import { startRedis } from './rig/redis.ts'
+import { beat } from './scenarios/beat.ts'
 import { cluster } from './scenarios/cluster.ts'
 import { controlPlane } from './scenarios/control-plane.ts'
 import { drill } from './scenarios/drill.ts'
@@ -24,6 +25,7 @@ import { rolling } from './scenarios/rolling.ts'
 import { rollingDrain } from './scenarios/rolling-drain.ts'
 import { sizes } from './scenarios/sizes.ts'
 import { slowClient } from './scenarios/slow-client.ts'
+import { slowLink } from './scenarios/slow-link.ts'
 import { smallGroups } from './scenarios/small-groups.ts'
 import { streams } from './scenarios/streams.ts'
 import { typed } from './scenarios/typed.ts'
@@ -36,6 +38,8 @@ const drills: Readonly<Record<string, (options: DrillOptions) => Promise<Result>
   'resume-herd': resumeHerd,
   'log-cost': logCost,
   'log-repair': logRepair,
+  beat,
+  'slow-link': slowLink,
   cluster,
   'control-plane': controlPlane,
   streams,
@@ -45,7 +49,9 @@ const measures: Readonly<Record<string, (options: MeasureOptions) => Promise<Mea
   'fan-out': fanOut, idle, 'join-storm': joinStorm, 'small-groups': smallGroups, 'slow-client': slowClient, sizes
 }
 /** Drills that other systems have no counterpart of, or are not compared in unless asked for. */
-const alone: readonly string[] = ['rolling-drain', 'resume-herd', 'log-cost', 'log-repair', 'cluster', 'control-plane', 'streams', 'typed']
+const alone: readonly string[] = [
+  'rolling-drain', 'resume-herd', 'log-cost', 'log-repair', 'beat', 'slow-link', 'cluster', 'control-plane', 'streams', 'typed'
+]
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const [, , scenario = '', ...args] = process.argv

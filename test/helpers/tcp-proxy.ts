@@ -47,7 +47,7 @@ const packetBytes = 1_460
 const lateMs = 5
 
 /** A TCP proxy in front of a port of this machine, that can be made to misbehave. Ends with the test. */
-export async function startProxy (t: Test, targetPort: number): Promise<TcpProxy> {
+export async function startProxy (t: Pick<Test, 'teardown'>, targetPort: number): Promise<TcpProxy> {
   const links = new Set<Link>()
   let swallowing = false
   let delayMs = 0

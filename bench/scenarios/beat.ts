@@ -1,0 +1,61 @@
+import Fastify, { type FastifyInstance } from 'fastify'
+import * as websocketGroups from 'fastify-websocket-groups'
+import type { Connection } from 'fastify-websocket-groups'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { DrillOptions } from '../options.ts'
+import { startRedis, type BenchRedis } from '../rig/redis.ts'
+import { until } from '../rig/until.ts'
+import { beforePackage, type Package } from '../systems/before-package.ts'
+import type { Result, Row } from '../results.ts'
+
+/** What instances do once, after their boot and after joins, is over by then (milliseconds). */
+const settledMs = 8_000
+
+/**
+ * What instances without traffic cost Redis: the scripts of their beats, which renew leases and look for what Redis lost. All instances run
+ * in this process. With `--before` those of the other build run beside them, on a Redis of their own.
+ */
+export async function beat ({ number }: DrillOptions): Promise<Result> {
+  const [instances, members, groups] = [number('instances', 4), number('members', 1_000), number('groups', 300)]
+  const seconds = number('seconds', 60)
+  const before = await beforePackage()
+  const builds: Array<readonly [string, Package]> = [['now', websocketGroups]]
+  if (before !== undefined) builds.push(['before', before])
+  const rows = await Promise.all(builds.map(async ([build, { default: plugin }]): Promise<Row> => {
+    const redis = await startRedis()
+    const running = await Promise.all(Array.from({ length: instances }, async () => await start(plugin, redis)))
+    for (const [index, { app, open }] of running.entries()) {
+      for (let n = index; n < members; n += instances) await app.registry.join(await open(), `group ${n % groups}`)
+    }
+    await sleep(settledMs)
+    const [from, startedAt] = [await redis.scripts(), performance.now()]
+    await sleep(seconds * 1_000)
+    const [to, s] = [await redis.scripts(), (performance.now() - startedAt) / 1_000]
+    for (const { app } of running) await app.close()
+    await redis.close()
+    const us = to.us - from.us
+    return {
+      build,
+      'scripts/s': rounded((to.calls - from.calls) / s),
+      'Redis us/s': rounded(us / s),
+      'Redis us/s of a group': rounded(us / s / groups)
+    }
+  }))
+  return { title: `${instances} idle instances, ${members} members in ${groups} groups, for ${seconds} s`, rows, raw: {} }
+}
+
+async function start (plugin: Package['default'], { url }: BenchRedis): Promise<{ app: FastifyInstance, open: () => Promise<Connection> }> {
+  const app = Fastify()
+  const opened: Connection[] = []
+  await app.register(plugin, { redis: url })
+  app.get('/', { websocket: true }, app.wsHandler({ onConnect (connection) { opened.push(connection) }, onMessage () {} }))
+  await app.ready()
+  const open = async (): Promise<Connection> => {
+    await app.injectWS('/')
+    await until(async () => opened.length > 0, 5_000, 1)
+    return opened.pop() as Connection
+  }
+  return { app, open }
+}
+
+const rounded = (value: number): number => Number(value.toPrecision(3))
