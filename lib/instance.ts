@@ -204,8 +204,8 @@ export class Instance {
     this.#gapReport.flush()
     await this.#parts.streams.close()
     this.#closed = true
-    const { commands, revocations, presence, blocks, occupancy } = this.#parts
-    for (const part of [commands, revocations, presence, blocks]) part.close()
+    const { commands, revocations, presence, blocks, echoes, occupancy } = this.#parts
+    for (const part of [commands, revocations, presence, blocks, echoes]) part.close()
     await occupancy.close()
     await this.#backplane.close()
   }

@@ -5,7 +5,7 @@ import type { Hub } from '../hub/hub.ts'
 import { oncePerMinute } from '../logging.ts'
 import type { Metrics } from '../metrics.ts'
 import type { EnvelopeFactory } from './envelopes.ts'
-import { deliverySpan } from './spans.ts'
+import { DeliverySpans } from './spans.ts'
 
 /** How long the echo of a message may take (milliseconds): a backplane that hung still carries out what it was sent. */
 const maxAgeMs = 300_000
@@ -22,7 +22,7 @@ export class EchoFilter {
   readonly #envelopes: EnvelopeFactory
   readonly #metrics: Metrics
   readonly #log: FastifyBaseLogger
-  readonly #tracingFailed: (fields: object) => void
+  readonly #spans: DeliverySpans | undefined
   /** The targets whose echo arrived already, by the sequence of a message of this instance that is being published. */
   readonly #publishing = new Map<number, Target[]>()
   /** The sequences of this instance's messages that were delivered without their echo, which may still come. */
@@ -33,7 +33,9 @@ export class EchoFilter {
     this.#envelopes = envelopes
     this.#metrics = metrics
     this.#log = log
-    this.#tracingFailed = oncePerMinute(log, 'tracing_failed')
+    const { tracing } = metrics
+    const failed = oncePerMinute(log, 'tracing_failed')
+    this.#spans = tracing === undefined ? undefined : new DeliverySpans(tracing, error => failed({ err: error }))
   }
 
   /** A message of this instance is about to be published. */
@@ -63,20 +65,19 @@ export class EchoFilter {
       this.#publishing.get(envelope.sequence)?.push(envelope.target)
     }
     this.#metrics.messagesDelivered++
-    const startedAt = envelope.trace === undefined ? 0 : Date.now()
+    const { target, payload, at, trace } = envelope
+    const startedAt = trace === undefined ? 0 : Date.now()
     const recipients = this.#hub.deliver(envelope)
-    this.#count([envelope.target], recipients)
-    if (envelope.trace !== undefined && recipients > 0) this.#trace(envelope, envelope.trace, recipients, startedAt)
-    if (recipients > 0 && envelope.at !== undefined) this.#metrics.timings.delivery.observe((Date.now() - envelope.at) / 1_000)
+    this.#count([target], recipients)
+    if (recipients === 0) return
+    const endedAt = Date.now()
+    if (trace !== undefined) this.#spans?.add({ target, bytes: payload.length, recipients, traceparent: trace, startedAt, endedAt })
+    if (at !== undefined) this.#metrics.timings.delivery.observe((endedAt - at) / 1_000)
   }
 
-  /** Never throws: deliveries must not depend on a tracing system. */
-  #trace ({ target, payload }: Envelope, traceparent: string, recipients: number, startedAt: number): void {
-    try {
-      this.#metrics.tracing?.delivered(deliverySpan(target, payload.length, recipients), traceparent, startedAt)
-    } catch (error) {
-      this.#tracingFailed({ err: error })
-    }
+  /** Nothing is delivered any more. */
+  close (): void {
+    this.#spans?.flush()
   }
 
   #count (targets: readonly Target[], recipients: number): void {

@@ -53,11 +53,11 @@ export function openTelemetry ({ tracerProvider }: OpenTelemetryOptions = {}): T
       return `00-${current.traceId}-${current.spanId}-01`
     },
 
-    delivered (facts, traceparent, startedAt) {
+    delivered (facts, traceparent, startedAt, endedAt) {
       const sender = parse(traceparent)
       if (sender === undefined) return
       // What is active here is whatever opened the link to Redis, and says nothing about the message.
-      start(facts, trace.setSpanContext(ROOT_CONTEXT, sender), false, sender, startedAt).end()
+      start(facts, trace.setSpanContext(ROOT_CONTEXT, sender), false, sender, startedAt).end(endedAt)
     }
   }
 }

@@ -23,6 +23,9 @@ export interface Tracing {
   run<Result> (span: SpanFacts, work: () => Result): Result
   /** The context of the span that is active, which travels with a message: W3C `traceparent`. `undefined` when nobody records it. */
   inject (): string | undefined
-  /** Called when a message that came with a context was handed to connections of this instance. */
-  delivered (span: SpanFacts, traceparent: string, startedAt: number): void
+  /**
+   * Called for a message that came with a context and was handed to connections of this instance: up to a second later, for many messages
+   * in a row. The times are those of `Date.now()`.
+   */
+  delivered (span: SpanFacts, traceparent: string, startedAt: number, endedAt: number): void
 }

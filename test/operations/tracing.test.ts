@@ -65,6 +65,7 @@ onEveryCluster(t, redis, 'a broadcast and its delivery by each instance are one 
       'messaging.destination.name': 'room',
       'messaging.message.body.size': secret.length
     })
+    await until(() => spans('deliver group').length >= before + 2)
     const delivered = spans('deliver group').slice(before)
     t.equal(delivered.length, 2, 'one for each instance, not for each connection')
     for (const span of delivered) {
@@ -205,10 +206,29 @@ t.test('what a client missed is read in a span', async (t) => {
   await until(() => spans('repair').some(({ attributes }) => attributes['messaging.destination.name'] === 'room'))
 })
 
+t.test('when an application is closed, the spans of all deliveries are made', async (t) => {
+  const { tracing, spans } = recorder()
+  const { start } = await redisCluster(t, redis, { tracing })
+  const { app, registry, enter } = await start()
+  const { client } = await enter('room')
+  for (const text of ['one', 'two']) {
+    await registry.broadcastToGroup('room', text)
+    await client.nextWhere(message => message === text)
+  }
+  await app.close()
+  t.equal(spans('deliver group').length, 2)
+})
+
 t.test('a tracing system that throws at a delivery keeps nobody from the message, and is told of', async (t) => {
   const traceparent = `00-${'1'.repeat(32)}-${'2'.repeat(16)}-01`
+  let told = 0
   const tracing: Tracing = {
-    run: (_span, work) => work(), inject: () => traceparent, delivered () { throw new Error('a span processor failed') }
+    run: (_span, work) => work(),
+    inject: () => traceparent,
+    delivered () {
+      told++
+      throw new Error('a span processor failed')
+    }
   }
   const { url, registry, logs } = await serve(t, { tracing }, app => { app.wsRoom('/ws/:room', { auth: false }) })
   const client = connect(t, `${url}/ws/lobby`)
@@ -218,6 +238,7 @@ t.test('a tracing system that throws at a delivery keeps nobody from the message
     await registry.broadcastToGroup('lobby', text)
     t.equal(await client.next(), text)
   }
+  await until(() => told === 2)
   t.equal(logs.filter(({ event }) => event === 'tracing_failed').length, 1, 'once a minute')
 })
 
@@ -227,7 +248,9 @@ t.test('where nobody records, nothing travels', async (t) => {
   tracing.run({ name: 'send' }, () => t.equal(tracing.inject(), undefined))
   t.equal(tracing.inject(), undefined)
   t.throws(() => tracing.run({ name: 'send' }, () => { throw new TypeError('x') }), TypeError)
-  for (const broken of ['', 'x', '00-0-0-0', `00-${'z'.repeat(32)}-${'0'.repeat(16)}-01`]) tracing.delivered({ name: 'deliver' }, broken, 0)
+  for (const broken of ['', 'x', '00-0-0-0', `00-${'z'.repeat(32)}-${'0'.repeat(16)}-01`]) {
+    tracing.delivered({ name: 'deliver' }, broken, 0, 0)
+  }
 })
 
 t.test('the instrumentation of ioredis tells payloads, unless it is told not to', async (t) => {
