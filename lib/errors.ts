@@ -69,10 +69,10 @@ export type ErrorCode = keyof typeof errorCodes
 interface ErrorInit {
   readonly cause?: unknown
   /** Replaces the status of the code. */
-  readonly statusCode?: number
-  readonly done?: number
-  readonly missing?: readonly string[]
-  readonly sentTo?: readonly string[]
+  readonly statusCode?: number | undefined
+  readonly done?: number | undefined
+  readonly missing?: readonly string[] | undefined
+  readonly sentTo?: readonly string[] | undefined
   readonly details?: unknown
 }
 

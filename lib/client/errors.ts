@@ -29,9 +29,9 @@ export type ClientErrorCode =
 
 export interface ErrorDetails {
   readonly cause?: unknown
-  readonly closeCode?: number
+  readonly closeCode?: number | undefined
   readonly status?: number | undefined
-  readonly group?: string
+  readonly group?: string | undefined
   readonly details?: unknown
 }
 
