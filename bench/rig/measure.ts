@@ -8,7 +8,7 @@ import type { Run } from './runs.ts'
 import { startRig } from './start.ts'
 import { until } from './until.ts'
 
-interface Conditions extends Members, Plan, Required<Omit<RigOptions, 'v8'>> {
+interface Conditions extends Members, Plan, Required<Omit<RigOptions, 'steadyMemory'>> {
   /** How long it counts. */
   readonly seconds: number
 }

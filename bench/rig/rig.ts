@@ -33,6 +33,6 @@ export interface RigOptions {
   /** So many more that no client connects to. */
   readonly bystanders?: number
   readonly binary?: boolean
-  /** Options of V8 for the instances of all systems but Bun and the floor. */
-  readonly v8?: readonly string[]
+  /** Whether the instances hold no memory by chance: for what measures it. Not of Bun and the floor. */
+  readonly steadyMemory?: boolean
 }

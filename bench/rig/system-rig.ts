@@ -9,6 +9,14 @@ import { startRedis, type BenchRedis } from './redis.ts'
 import type { Rig, RigOptions } from './rig.ts'
 import type { ServerApi } from './server.ts'
 
+/** V8 lets its young generation grow by chance up to 32 MB, as much as thousands of connections take. */
+const youngGeneration = ['--min-semi-space-size=1', '--max-semi-space-size=1']
+/**
+ * malloc of glibc gives each thread its own arena, and keeps there what the compiler and the garbage collector freed: 16 to 28 MB, by
+ * chance. In one arena, from which large blocks go back to the system, it is 9 MB.
+ */
+const oneArena = { MALLOC_ARENA_MAX: '1', MALLOC_TRIM_THRESHOLD_: '131072', MALLOC_MMAP_THRESHOLD_: '16384' }
+
 /** Instances of a system behind one Redis, and one more process that publishes. */
 export class SystemRig implements Rig {
   readonly load = new LoadGenerator()
@@ -29,13 +37,18 @@ export class SystemRig implements Rig {
     this.#publisher = publisher
   }
 
-  static async start (name: SystemName, { instances = 1, bystanders = 0, binary = false, v8 = [] }: RigOptions): Promise<SystemRig> {
+  static async start (
+    name: SystemName, { instances = 1, bystanders = 0, binary = false, steadyMemory = false }: RigOptions
+  ): Promise<SystemRig> {
     const redis = await startRedis()
     const env = { ...process.env, NODE_ENV: 'production' }
     // Bun runs TypeScript by itself, and speaks JSON alone with its parent.
     const runtime = name === 'bun'
       ? { execPath: bunBinary(), execArgv: [], serialization: 'json' as const, env }
-      : { execArgv: ['--expose-gc', ...v8, '--import', 'tsx'], env }
+      : {
+          execArgv: ['--expose-gc', ...(steadyMemory ? youngGeneration : []), '--import', 'tsx'],
+          env: steadyMemory ? { ...env, ...oneArena } : env
+        }
     const ports: number[] = []
     const servers: Array<Child<ServerApi>> = []
     for (let i = 0; i < instances + bystanders; i++) {

@@ -8,8 +8,6 @@ import { startRig } from '../rig/start.ts'
 import type { Measured } from '../results.ts'
 import { groupNames, type Name } from '../systems/system.ts'
 
-/** V8 lets its young generation grow by chance up to 32 MB, as much as thousands of connections take. */
-const youngGeneration = ['--min-semi-space-size=1', '--max-semi-space-size=1']
 /** Memory that V8 has just freed goes back to the system a little later: the lowest of some readings counts. */
 const readings = 4
 
@@ -28,7 +26,7 @@ export async function idle ({ systems, runs, number, numbers }: MeasureOptions):
 }
 
 async function run (system: Name, { clients, seconds }: Conditions): Promise<Run> {
-  const rig = await startRig(system, { v8: youngGeneration })
+  const rig = await startRig(system, { steadyMemory: true })
   try {
     await warmUp(rig)
     const before = await memory(rig)
