@@ -118,7 +118,8 @@ export class Presence {
 
   /** The connection left the group, or its socket closed. Resolves when that is `stored` and others were told; rejects as `stored` does. */
   async left (connection: LocalConnection, group: string, stored: Promise<void>): Promise<void> {
-    await this.#leaves.add(connection, group, stored, async () => await this.#left(connection, group))
+    const tells = this.#announces(connection) || this.#routes.counts
+    await (tells ? this.#leaves.add(connection, group, stored, async () => await this.#left(connection, group)) : stored)
   }
 
   /** Never rejects. */
