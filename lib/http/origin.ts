@@ -30,7 +30,7 @@ export function originCheck (allowed: AllowedOrigins, withCookie: boolean): Orig
  * `request.host` is what the browser asked for, behind a proxy too when `trustProxy` is set. A page that came without TLS is not from this
  * host if this request came with TLS. The other way round is allowed, as TLS may end at a proxy that this process does not know.
  */
-function isOwnHost (origin: string, request: FastifyRequest): boolean {
+export function isOwnHost (origin: string, request: FastifyRequest): boolean {
   const page = parse(origin)
   if (page === undefined || !webSchemes.includes(page.protocol)) return false
   if (request.protocol === 'https' && page.protocol !== 'https:') return false

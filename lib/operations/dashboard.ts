@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, preHandlerAsyncHook
 import fp from 'fastify-plugin'
 import { createHash, randomBytes } from 'node:crypto'
 import { WebsocketGroupsError } from '../errors.ts'
+import { isOwnHost } from '../http/origin.ts'
 import { aFunction, checkOptions, integer, invalid, type Rule } from '../options/rules.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type {} from '../route-types.ts'
@@ -101,7 +102,7 @@ function secretName (what: string, key: string): string {
 /** Refuses requests from pages of other origins: browsers send this host's credentials with them. */
 async function sameOrigin (request: FastifyRequest, _reply: FastifyReply): Promise<void> {
   const { origin } = request.headers
-  if (origin === undefined || (URL.canParse(origin) && new URL(origin).host === request.host)) return
+  if (origin === undefined || isOwnHost(origin, request)) return
   throw new WebsocketGroupsError('WSG_FORBIDDEN', 'the request comes from a page of another origin')
 }
 

@@ -82,6 +82,20 @@ t.test('the page, its files and its socket are for those whom auth lets in, and 
   }
 })
 
+t.test('its own origin is recognised however a proxy writes the host', async (t) => {
+  const { url } = await start(t, memoryCluster(), 'a')
+  const opened = async (host: string, origin: string): Promise<number> => {
+    return (await upgradeStatus(`${url}/admin/realtime/live`, { headers: { authorization: login, host, origin } })).statusCode
+  }
+  for (const host of ['ops.example.com', 'ops.example.com:443', 'OPS.example.com']) {
+    t.equal(await opened(host, 'https://ops.example.com'), 101, host)
+  }
+  t.equal(await opened('ops.example.com:80', 'http://ops.example.com'), 101)
+  for (const origin of ['https://ops.example.com:8443', 'https://example.com', 'null', 'chrome-extension://ops.example.com']) {
+    t.equal(await opened('ops.example.com:443', origin), 403, origin)
+  }
+})
+
 t.test('whoever looks is told of all instances, and without a key of one', async (t) => {
   const cluster = memoryCluster()
   const [a, b] = [await start(t, cluster, 'eu-1'), await start(t, cluster, 'eu-2')]
