@@ -68,15 +68,13 @@ async function connect (crowd: Crowd, { clients }: BenchSettings, progress: Prog
   }, interrupted)
   if (interrupted.aborted) throw new BenchFailure('ended before anything was measured')
   if (crowd.connected === 0) {
-    throw new BenchFailure(
-      `none of ${clients} clients got in: ${crowd.refused.list().map(({ reason, count }) => `${count} x ${reason}`).join('; ')}`
-    )
+    throw new BenchFailure(`none of ${clients} clients got in: ${crowd.complaints()}`)
   }
 }
 
 /** Lets the clients of each room send until each has received something: from then on each message is due to all others. */
 async function hearEachOther (crowd: Crowd, settings: BenchSettings, progress: Progress, interrupted: AbortSignal): Promise<void> {
-  const { rooms, senders, timeoutMs } = settings
+  const { clients, rooms, senders, timeoutMs } = settings
   // A client that is alone in a room hears nobody.
   const isDone = (): boolean => rooms.every(room => crowd.members(room).length < 2 || crowd.members(room).every(({ heard }) => heard))
   const startedAt = performance.now()
@@ -93,10 +91,13 @@ async function hearEachOther (crowd: Crowd, settings: BenchSettings, progress: P
   }
   const members = crowd.members()
   if (members.some(({ heard }) => heard)) return
-  const why = [...crowd.lost.list(), ...crowd.failed.list()].map(({ reason, count }) => `${count} x ${reason}`)
+  const why = crowd.complaints()
   throw new BenchFailure(
-    'no client received what another one sent: does the route send it to the room, and does --message have the form that the route wants?' +
-    (why.length > 0 ? ` The server said: ${why.join('; ')}` : '')
+    (rooms.every(room => crowd.members(room).length < 2)
+      ? `no room has two clients: ${members.length} of ${clients} got in and stayed.`
+      : 'no client received what another one sent: does the route send it to the room, and does --message have the form that the route ' +
+        'wants?') +
+    (why === '' ? '' : ` The server said: ${why}`)
   )
 }
 

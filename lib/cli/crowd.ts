@@ -66,6 +66,12 @@ export class Crowd {
     while (!signal.aborted && !await Promise.race([all, sleep(500, false)])) connected()
   }
 
+  /** Why clients did not get in, were cut off, or failed, in words; empty when all is well. */
+  complaints (): string {
+    return [this.refused, this.lost, this.failed].flatMap(reasons => reasons.list())
+      .map(({ reason, count }) => `${count} x ${reason}`).join('; ')
+  }
+
   /** Lets a member say something: the message of this number, or one that is not measured. */
   say (member: Member, n: number | undefined): void {
     const { bytes, message } = this.#settings

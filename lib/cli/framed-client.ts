@@ -12,6 +12,8 @@ export class FramedClient implements BenchClient {
     const startedAt = performance.now()
     let openAt = 0
     let isReady = false
+    /** How the server ended the latest connection before the client was in its room. */
+    let ended = ''
     const client = this.#client = connect(url, { token, WebSocket: socketClass(headers), connectTimeoutMs: timeoutMs })
     const refuse = (reason: string): void => {
       if (this.#over || isReady) return
@@ -19,7 +21,7 @@ export class FramedClient implements BenchClient {
       this.close()
       handlers.refused(reason)
     }
-    const timer = setTimeout(() => refuse(openAt === 0 ? 'no answer in time' : 'no answer to joining in time'), timeoutMs).unref()
+    const timer = setTimeout(() => refuse(openAt === 0 ? 'no answer in time' : `no answer to joining in time${ended}`), timeoutMs).unref()
     const ready = (joinMs: number | undefined): void => {
       if (this.#over || isReady) return
       isReady = true
@@ -28,7 +30,9 @@ export class FramedClient implements BenchClient {
     }
     client.on('state', ({ state, previous, code, reason }) => {
       if (state === 'open') openAt ||= performance.now()
-      if (previous === 'open' && isReady && !this.#over) handlers.lost(`${code} ${reason}`.trim())
+      if (previous !== 'open' || this.#over) return
+      if (isReady) handlers.lost(`${code} ${reason}`.trim())
+      else ended = `: closed with ${code} ${reason}`.trimEnd()
     })
     client.on('joined', joined => {
       if (group === undefined || joined.group === group) ready(performance.now() - openAt)

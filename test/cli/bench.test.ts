@@ -138,6 +138,19 @@ t.test('some are refused: the others are measured, and the program says so', asy
   t.match(stdout, /^refused +3 x 429: a limit of the server/m)
 })
 
+t.test('where too few get in or stay to hear each other, the reasons of the server are told', async (t) => {
+  const forOne = await serve(t, { limits: { connectionsPerAddress: 1 } }, app => { app.wsRoom('/:room', { auth: false }) })
+  const closing = await serve(t, {}, app => {
+    app.get('/:room', { websocket: true }, app.wsHandler({ onConnect: one => one.close(4321, 'enough'), onMessage () {} }))
+  })
+  for (const protocol of ['raw', 'framed']) {
+    const args = ['--room', 'a', '--clients', '3', '--protocol', protocol]
+    const alone = await bench(`${forOne.url}/{room}`, ...args)
+    t.match(alone, { code: 1, stderr: /no room has two clients: 1 of 3 got in and stayed\. The server said: 2 x 429/ }, protocol)
+    t.match(await bench(`${closing.url}/{room}`, ...args, '--timeout', '2'), { code: 1, stderr: /3 x .*4321 enough/ }, protocol)
+  }
+})
+
 t.test('a route that tells nobody is named as the cause', async (t) => {
   const { code, stderr } = await bench(`${url}/deaf/{room}`, '--room', 'a', '--clients', '3', '--timeout', '1')
   t.equal(code, 1)
