@@ -8,6 +8,7 @@ import { isThenable } from '../connection/inbound/callback-results.ts'
 import { toError } from '../thrown.ts'
 import { isClientStatus, statusWithReply, toAnswer } from './option-errors.ts'
 import { addressKey, isPrivateAddress } from './address.ts'
+import { isForOperators } from './upgrade-guard.ts'
 
 /** Admissions of upgrades that are about to become connections, until their handler takes them. */
 const admitted = new WeakMap<FastifyRequest, () => Admission>()
@@ -21,7 +22,7 @@ const shortUrl = 512
 /** Makes the hook that judges upgrades first: how many of them their address asks for, and whether there is room at all. */
 export function precheckUpgrades (gate: Gate, metrics: Metrics): onRequestHookHandler {
   return (request, reply, done) => {
-    if (!request.ws) return done()
+    if (!request.ws || isForOperators(request)) return done()
     copyParams(request)
     const refusal = gate.precheck(addressOf(request))
     done(refusal === undefined ? undefined : refused(request, reply, refusal, metrics))
@@ -71,7 +72,7 @@ export function admitUpgrades (app: FastifyInstance, gate: Gate, metrics: Metric
     return answer
   }
   const admit: preHandlerHookHandler = (request, reply, done) => {
-    if (!request.ws) return done()
+    if (!request.ws || isForOperators(request)) return done()
     let admission: ReturnType<Gate['admit']>
     try {
       admission = gate.admit(addressOf(request), request.identity)

@@ -1,4 +1,4 @@
-import type { FastifyRequest, onRequestHookHandler, RouteOptions } from 'fastify'
+import type { FastifyContextConfig, FastifyRequest, onRequestHookHandler, RouteOptions } from 'fastify'
 import { WebsocketGroupsError } from '../errors.ts'
 import type { Instance } from '../instance.ts'
 
@@ -9,6 +9,18 @@ const closingSeconds = 1
 
 /** The key in a route's `config` that says whether the route takes WebSockets. A symbol, because the object is the application's. */
 const takesWebsockets = Symbol('fastify-websocket-groups.takesWebsockets')
+
+const operators = Symbol('fastify-websocket-groups.operators')
+
+/**
+ * The `config` of a route for those who look what is wrong: its WebSockets open also while the instance is full, or takes nobody because
+ * its backplane is down.
+ */
+export const forOperators: FastifyContextConfig & { readonly [operators]: true } = { [operators]: true }
+
+export function isForOperators ({ routeOptions }: FastifyRequest): boolean {
+  return (routeOptions.config as Partial<typeof forOperators> | undefined)?.[operators] === true
+}
 
 /** The hook for `onRoute` that lets the guard know later which routes take WebSockets. */
 export function markRoute (route: RouteOptions): void {
@@ -30,8 +42,10 @@ export function upgradeGuard (
     if (!request.ws) return done()
     if (!request.is404 && !mayUpgrade(request, othersUpgrade)) return done(new WebsocketGroupsError('WSG_NO_WEBSOCKET_ROUTE'))
     if (instance.ready) return done()
+    const closing = instance.registry.health().status === 'closing'
+    if (!closing && isForOperators(request)) return done()
     instance.metrics.upgradeRefused(request.raw)
-    reply.header('retry-after', instance.registry.health().status === 'closing' ? closingSeconds : notReadySeconds)
+    reply.header('retry-after', closing ? closingSeconds : notReadySeconds)
     done(new WebsocketGroupsError('WSG_REFUSED'))
   }
 }

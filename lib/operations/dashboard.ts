@@ -3,6 +3,7 @@ import fp from 'fastify-plugin'
 import { createHash, randomBytes } from 'node:crypto'
 import { WebsocketGroupsError } from '../errors.ts'
 import { isOwnHost } from '../http/origin.ts'
+import { forOperators } from '../http/upgrade-guard.ts'
 import { aFunction, checkOptions, integer, invalid, type Rule } from '../options/rules.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type {} from '../route-types.ts'
@@ -75,7 +76,7 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
   app.get(
     '/dashboard.js', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/javascript; charset=utf-8').send(js)
   )
-  app.get('/live', { websocket: true, preHandler }, app.wsHandler({
+  app.get('/live', { websocket: true, preHandler, config: forOperators }, app.wsHandler({
     onConnect (connection) {
       watch.add(connection)
       const ends = setTimeout(() => connection.close(CloseCode.ServiceRestart, 'auth is asked again'), authEveryMs).unref()

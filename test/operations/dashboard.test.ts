@@ -4,6 +4,7 @@ import { chromium, type Browser } from 'playwright-core'
 import groupsDashboard, { type GroupsDashboardOptions } from '../../lib/operations/dashboard.ts'
 import { memoryCluster, type Json } from '../../plugin.ts'
 import { browserBinary } from '../../scripts/browser-binary.mjs'
+import { redisCluster } from '../helpers/app.ts'
 import { connect, upgradeStatus, type TestClient } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { serve, service, type Served } from '../helpers/service.ts'
@@ -94,6 +95,33 @@ t.test('its own origin is recognised however a proxy writes the host', async (t)
   for (const origin of ['https://ops.example.com:8443', 'https://example.com', 'null', 'chrome-extension://ops.example.com']) {
     t.equal(await opened('ops.example.com:443', origin), 403, origin)
   }
+})
+
+t.test('its socket opens while the instance is full, or takes nobody because Redis is out', async (t) => {
+  const cluster = await redisCluster(t, undefined, {
+    operationTimeoutMs: 300,
+    limits: { connections: 1, connectionsPerAddress: 1 },
+    outage: { upgrade: 'refuse' },
+    routes: app => { void app.register(groupsDashboard, { prefix: '/admin/realtime', key, everyMs: 100, auth: onlyWithLogin }) }
+  })
+  const { url, registry } = await cluster.start()
+  const member = connect(t, `${url}/ws/lobby`)
+  await member.opened
+  const admitted = registry.stats().connectionsAdmitted
+  t.equal((await upgradeStatus(`${url}/ws/lobby`)).statusCode, 503, 'it is full')
+  t.equal((await upgradeStatus(`${url}/admin/realtime/live`)).statusCode, 401, 'strangers are refused as ever')
+  const look = async (state: string): Promise<void> => {
+    const page = connect(t, `${url}/admin/realtime/live`, { headers: { authorization: login } })
+    while ((JSON.parse(await page.next() as string) as Frame).list.rows[0]?.state !== state);
+    page.ws.close()
+    await page.closed
+  }
+  await look('up')
+  await until(() => registry.stats().connectionsAdmitted === admitted)
+  await cluster.redis.kill()
+  await until(() => registry.health().status === 'down')
+  t.equal((await upgradeStatus(`${url}/ws/lobby`)).statusCode, 503)
+  await look('down')
 })
 
 t.test('whoever looks is told of all instances, and without a key of one', async (t) => {
