@@ -13,7 +13,6 @@ export type ListLimits = Pick<ResolvedLimits, 'presenceBytes'>
 
 /** The stored members of a group, read for the connections that asked before the read began. */
 export interface ListRead {
-  readonly waiting: ReadonlySet<LocalConnection>
   /** Whether all stored members were read again: who is not in the list has left. */
   readonly anew: boolean
   /** `undefined`: the backplane could not tell. */
@@ -22,7 +21,7 @@ export interface ListRead {
   readonly events: readonly MemberEvent[]
 }
 
-interface Running { readonly waiting: Set<LocalConnection>, readonly anew: boolean, readonly events: MemberEvent[] }
+interface Running { readonly waiting: Set<LocalConnection>, readonly events: MemberEvent[] }
 interface GroupReads { readonly running: Running, next: Set<LocalConnection> | undefined, nextAnew: boolean, readonly done: Promise<void> }
 
 interface ListHost {
@@ -78,10 +77,10 @@ export class MemberLists {
   }
 
   #begin (group: string, waiting: Set<LocalConnection>, anew: boolean): Promise<void> {
-    const running: Running = { waiting, anew, events: [] }
+    const events: MemberEvent[] = []
     const done = this.#host.read(group).then(stored => {
       // Waiting connections count as waiting until the list is made, because it tells them everything up to then.
-      const listed = selectMembers(this.#host.loaded(group, { ...running, stored }), this.#limits)
+      const listed = selectMembers(this.#host.loaded(group, { anew, stored, events }), this.#limits)
       this.#metrics.memberEntriesLeftOut += listed.leftOut
       const { next, nextAnew } = this.#groups.get(group) ?? {}
       this.#groups.delete(group)
@@ -89,7 +88,7 @@ export class MemberLists {
       for (const connection of waiting) connection.outbound.enqueueShared(outgoing)
       if (next !== undefined && next.size > 0) void this.#begin(group, next, nextAnew === true)
     })
-    this.#groups.set(group, { running, next: undefined, nextAnew: false, done })
+    this.#groups.set(group, { running: { waiting, events }, next: undefined, nextAnew: false, done })
     return done
   }
 }

@@ -105,7 +105,7 @@ export function fakeConnection (id: string, userId?: string, framed = false): Fa
 export function connectionOn (
   socket: unknown,
   { limits, metrics = new Metrics(), host, ...init }: Omit<Partial<ConnectionInit<LocalConnection>>, 'host'> & {
-    readonly limits?: InboundLimits
+    readonly limits?: InboundLimits & { readonly maxBufferedBytes: number }
     readonly metrics?: Metrics
     readonly host?: Partial<ConnectionHost<LocalConnection>>
   } = {}
@@ -123,7 +123,7 @@ export function connectionOn (
     callbacks: { onMessage () {} },
     ...init,
     host: {
-      limits: limits ?? { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, maxBufferedBytes, options: {} },
+      limits: limits ?? { maxQueuedMessages: 10, maxQueuedBytes: 1_000_000, options: {} },
       intake: new IntakeBudget(standard, metrics),
       scheduler: new FlushScheduler(outbound, metrics, silentLog),
       metrics,

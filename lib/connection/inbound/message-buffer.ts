@@ -5,7 +5,6 @@ export interface InboundLimits {
   /** A connection with more messages waiting than this is not read. */
   readonly maxQueuedMessages: number
   readonly maxQueuedBytes: number
-  readonly maxBufferedBytes: number
   readonly options: { readonly maxPayload?: number | undefined }
 }
 
