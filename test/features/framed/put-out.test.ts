@@ -187,6 +187,33 @@ t.test('a publisher puts a user out with all sessions, here and away', async t =
   await t.rejects(publisher.leave({ userId: 'ann' }, ''), { code: 'WSG_GROUP_NAME_INVALID' })
 })
 
+t.test('while the memory of Redis is full, a user is put out and blocked all the same, by whomever', async t => {
+  const full = await startRedis(t)
+  const [a, b] = [await serve(t, { redis: full.url }, routes), await serve(t, { redis: full.url }, routes)]
+  await using publisher = createPublisher({ redis: full.url })
+  const acts: ReadonlyArray<readonly [userId: string, act: () => Promise<unknown>]> = [
+    ['ann', async () => await a.registry.leave({ userId: 'ann' }, 'lobby')],
+    ['bob', async () => await publisher.leave({ userId: 'bob' }, 'lobby')],
+    ['cy', async () => await a.registry.block({ userId: 'cy' }, { forMs: 60_000 })],
+    ['dan', async () => await publisher.block({ userId: 'dan' }, { forMs: 60_000 })]
+  ]
+  const away = new Map<string, Kept>()
+  for (const [userId] of acts) {
+    const { client, kept } = await member(t, a, userId)
+    away.set(userId, kept)
+    client.raw.terminate()
+    await client.raw.closed
+  }
+  await until(() => a.registry.stats().connections === 0)
+  await full.admin.config('SET', 'maxmemory', '1mb')
+  await t.rejects(say(a, 'nothing is stored'), { message: /OOM/ })
+  for (const [userId, act] of acts) await t.resolves(act(), userId)
+  await full.admin.config('SET', 'maxmemory', '0')
+  await say(a, 'secret')
+  for (const userId of ['cy', 'dan']) await b.registry.unblock({ userId })
+  for (const [userId, kept] of away) t.strictSame(await comeBack(t, b, kept, userId), [false], userId)
+})
+
 onBoth('a blocked user reads nothing of what was said until the block ended', async (t, a, b) => {
   const { client, kept } = await member(t, a, 'ann')
   await b.registry.block({ userId: 'ann' }, { forMs: 60_000 })

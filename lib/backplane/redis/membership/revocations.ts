@@ -30,6 +30,8 @@ local function at (text) return tonumber(string.match(text or '', '^%d+')) or 0 
 local function keep (name, text)
   if at(redis.call('HGET', key, name)) <= at(text) then redis.call('HSET', key, name, text) end
 end
+-- Begins with a write that needs no memory: a full Redis may refuse the first write of a script, but none after it.
+redis.call('HDEL', key, '')
 for i = 5, #ARGV do keep(ARGV[i], entry) end
 if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
 if redis.call('HLEN', key) <= most then return 0 end
