@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Name } from '../systems/system.ts'
-import { readers, type Members } from './load-generator.ts'
+import { LoadGenerator, readers, type Members } from './load-generator.ts'
 import { cpuUs, rssBytes } from './proc.ts'
 import type { Plan, Sent } from './publisher.ts'
 import type { Rig, RigOptions } from './rig.ts'
@@ -11,9 +11,12 @@ import { until } from './until.ts'
 interface Conditions extends Members, Plan, Required<Omit<RigOptions, 'steadyMemory'>> {
   /** How long it counts. */
   readonly seconds: number
+  /** So many messages go to other clients first, for code that runs once a message: V8 compiles it after some thousand calls. @default 0 */
+  readonly warmUp?: number
 }
 
 const warmUpMs = 1_500
+const warmUpPerSecond = 2_000
 /** What has not come so long after the last message was sent is missing. */
 const drainMs = 15_000
 /** A system that delivers less of what is published (in percent) is overloaded: waiting for all of it would take minutes. */
@@ -25,6 +28,7 @@ const patienceMs = 5_000
 export async function measure (name: Name, conditions: Conditions): Promise<Run> {
   const rig = await startRig(name, conditions)
   try {
+    await warmUp(rig, conditions)
     await rig.open(conditions)
     const told = await answers(rig)
     await rig.publish(conditions)
@@ -94,6 +98,18 @@ export async function measure (name: Name, conditions: Conditions): Promise<Run>
   } finally {
     await rig.close()
   }
+}
+
+async function warmUp (rig: Rig, { warmUp: messages = 0, ...conditions }: Conditions): Promise<void> {
+  // The floor has no Redis, and is compiled.
+  if (messages === 0 || rig.redis === undefined) return
+  const load = new LoadGenerator()
+  await rig.open(conditions, load)
+  await rig.publish({ ...conditions, perSecond: warmUpPerSecond })
+  await until(async () => await rig.sent() >= messages, messages / warmUpPerSecond * 2_000, 50)
+  await rig.stop()
+  await load.end()
+  await until(async () => await rig.connections() === 0, drainMs, 50)
 }
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0)

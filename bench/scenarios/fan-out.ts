@@ -9,6 +9,7 @@ export async function fanOut ({ systems, runs, number, numbers }: MeasureOptions
   const members = number('members', 1_000)
   const bytes = number('bytes', 120)
   const seconds = number('seconds', 10)
+  const warmUp = number('warm-up', 0)
   const memberCurveRate = number('curve-rate', 50)
   const points = [
     ...numbers('rates', [10, 100, 1_000, 2_000]).map(perSecond => ({ curve: 'rate', clients: members, perSecond })),
@@ -19,9 +20,9 @@ export async function fanOut ({ systems, runs, number, numbers }: MeasureOptions
     conditions: points,
     runs,
     run: async (system, { clients, perSecond }) =>
-      await measure(
-        system, { clients, groups: 1, slow: 0, placement: 'spread', instances: 1, bystanders: 0, perSecond, bytes, binary: false, seconds }
-      )
+      await measure(system, {
+        clients, groups: 1, slow: 0, placement: 'spread', instances: 1, bystanders: 0, perSecond, bytes, binary: false, seconds, warmUp
+      })
   })
   return { title: `one group, messages of ${bytes} bytes, published by another process, ${seconds} s`, cells }
 }
