@@ -13,7 +13,7 @@ import { Everywhere } from './everywhere.ts'
 import { GroupHistory } from './history.ts'
 import { listOf, memberPage, presencePage } from './lists.ts'
 import { PublisherCommands } from './publisher-commands.ts'
-import { broadcastJson, type RemoteCommands } from './remote-commands.ts'
+import { broadcastJson, onceStored, type RemoteCommands } from './remote-commands.ts'
 import { InstanceRpc, type CommandHandler } from './rpc.ts'
 import { StreamCommands } from './stream-commands.ts'
 import { assertStream } from '../streams/options.ts'
@@ -169,7 +169,7 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
   async #block (target: BlockTarget, forMs: number): Promise<number> {
     const name = blockName(target)
     if (!await this.#backplane.block(name, forMs)) throw new WebsocketGroupsError('WSG_BLOCKLIST_FULL')
-    return await this.#commands.block(name, forMs)
+    return await onceStored(this.#commands.block(name, forMs))
   }
 
   async #broadcast (targets: readonly Target[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {

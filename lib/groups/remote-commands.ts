@@ -30,6 +30,20 @@ const nothing: OwnAnswers = { groups: options => groupNames([], options), connec
 /** Bytes of the hash of a user id. Among a million users, the chance that any two share a hash is about 1 in 37 million. */
 const userHashBytes = 8
 
+/**
+ * Waits until the instances are told of what is stored.
+ * @throws {WebsocketGroupsError} WSG_TIMEOUT instead of WSG_BACKPLANE_UNAVAILABLE, which would say that nothing was done
+ */
+export async function onceStored<Value> (told: Promise<Value>): Promise<Value> {
+  try {
+    return await told
+  } catch (error) {
+    if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE')) throw error
+    const { detail = '', done, missing } = error as WebsocketGroupsError
+    throw new WebsocketGroupsError('WSG_TIMEOUT', `it is stored, but instances were not told: ${detail}`, { cause: error, done, missing })
+  }
+}
+
 /** Acts on connections that other instances hold, and asks all instances what they hold. */
 export class RemoteCommands {
   readonly #rpc: InstanceRpc

@@ -15,7 +15,7 @@ import { DeliveryReports } from './delivery-reports.ts'
 import { Everywhere } from './everywhere.ts'
 import type { Membership } from './membership.ts'
 import { InstanceMessages } from './instances.ts'
-import { gone, groupNames, idOf, packUserIds, RemoteCommands, type Named, type OwnAnswers } from './remote-commands.ts'
+import { gone, groupNames, idOf, onceStored, packUserIds, RemoteCommands, type Named, type OwnAnswers } from './remote-commands.ts'
 import { StreamCommands } from './stream-commands.ts'
 import { InstanceRpc, type Answers, type Command, type CommandHandler, type ConnectionCommand, type UserAct } from './rpc.ts'
 
@@ -146,7 +146,7 @@ export class ConnectionCommands {
     const here = this.#blocks.apply(name, forMs)
     await this.#blocks.store(name, forMs)
     // Wait for nothing else in between: instances must hear of a block and of an unblock in the order in which the two are stored.
-    const [closed] = await Promise.all([this.#remote.block(name, forMs, here), remembered])
+    const [closed] = await Promise.all([onceStored(this.#remote.block(name, forMs, here)), remembered])
     return closed
   }
 

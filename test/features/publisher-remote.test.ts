@@ -1,7 +1,7 @@
 import t from 'tap'
 import { createPublisher } from '../../plugin.ts'
 import { upgradeStatus } from '../helpers/client.ts'
-import { heard, onRedis } from '../helpers/app.ts'
+import { heard, onRedis, startInstance } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
@@ -76,6 +76,23 @@ t.test('a publisher without an answer says so, and close() ends what waits', asy
   await publisher.close()
   await waiting
   await until(async () => Number(/connected_clients:(\d+)/.exec(await own.admin.info('clients'))?.[1]) === 1, { what: 'no link is left' })
+})
+
+t.test('a block that is stored is never called undone', async t => {
+  const own = await startRedis(t)
+  await own.admin.acl('SETUSER', 'app', 'on', '>word', '~*', '&*', '+@all')
+  const url = own.url.replace('//', '//app:word@')
+  const a = await startInstance(t, { redis: url })
+  await using publisher = createPublisher({ redis: url })
+  t.equal(await publisher.block({ userId: 'ann' }, { forMs: 60_000 }), 0)
+  await own.admin.acl('SETUSER', 'app', '-publish')
+  const told = { code: 'WSG_TIMEOUT', message: /it is stored, but instances were not told.*NOPERM/ }
+  await t.rejects(publisher.block({ userId: 'bob' }, { forMs: 60_000 }), told)
+  await t.rejects(a.registry.block({ userId: 'cy' }, { forMs: 60_000 }), told)
+  await t.rejects(publisher.unblock({ userId: 'ann' }), told)
+  t.strictSame((await own.admin.zrange('wsg:{0}:blocked', '0', '-1')).sort(), ['', 'u:bob', 'u:cy'])
+  await own.admin.acl('SETUSER', 'app', '+publish', '-zadd')
+  await t.rejects(publisher.block({ userId: 'dan' }, { forMs: 60_000 }), { code: 'WSG_BACKPLANE_UNAVAILABLE' })
 })
 
 onRedis(t, redis, 'blocks users and tokens everywhere, and lets them in again', async (t, cluster) => {
