@@ -126,7 +126,7 @@ t.test('the chat page', noBrowser, async t => {
     const jane = await open(t, browser, `${two.url}/?room=lobby&user=jane`)
     await hereIs(page, 2)
     await say(page, 'Here')
-    await heard(page, 'Here')
+    await page.locator('[data-state=sent]').getByText('Here').waitFor()
     await two.app.registry.disconnect({ userId: 'john' }, { code: 1012 })
     await heard(page, 'Back. Nothing missed.')
 
@@ -184,7 +184,7 @@ t.test('the chat page', noBrowser, async t => {
     const [one] = await startInstances(t, 'inst1')
     const page = await open(t, browser, `${one.url}/?room=lobby&user=john`)
     await say(page, 'Here')
-    await heard(page, 'Here')
+    await page.locator('[data-state=sent]').getByText('Here').waitFor()
     await page.context().setOffline(true)
     await one.app.registry.disconnect({ userId: 'john' }, { code: 1012 })
     await page.getByRole('status').getByText('Offline', { exact: true }).waitFor()

@@ -51,7 +51,7 @@ export function startServer (t: Test, settings: Readonly<Record<string, string>>
     },
     exited,
     async greeted () {
-      await until(() => stdout.includes('Ctrl-C ends it.') || ended, { timeoutMs: 30_000, what: 'the server to greet' })
+      await until(() => stdout.includes('Ctrl-C ends it.') || ended, { timeoutMs: 60_000, what: 'the server to greet' })
       if (ended) throw new Error(`the server ended: ${stderr}`)
     },
     kill (signal) { child.kill(signal) }

@@ -116,15 +116,15 @@ t.test('a wrong window is refused, and nothing is drained', async (t) => {
   t.equal(registry.health().ready, true)
 })
 
-const page = readFileSync(new URL('../../docs/operations.md', import.meta.url), 'utf8')
-const [, manifest = ''] = /^```yaml\n(spec:.*?)^```$/ms.exec(page) ?? []
-const [, program = ''] = /^```ts\n(import closeWithGrace.*?)^```$/ms.exec(page) ?? []
+const page = (name: string): string => readFileSync(new URL(`../../docs/${name}`, import.meta.url), 'utf8')
+const [, manifest = ''] = /^```yaml\n(.*?kind: Deployment.*?)^```$/ms.exec(page('deploy.md')) ?? []
+const [, program = ''] = /^```ts\n(import closeWithGrace.*?)^```$/ms.exec(page('operations.md')) ?? []
 const numberIn = (text: string, pattern: RegExp): number => Number((pattern.exec(text)?.[1] ?? 'none').replaceAll('_', ''))
-const [, preStop = ''] = /^ +exec: \{ command: \[(.*)\] \}$/m.exec(manifest) ?? []
+const [, preStop = ''] = /^ +preStop: \{ exec: \{ command: \[(.*?)\] \} \}/m.exec(manifest) ?? []
 const preStopCommand = preStop.split(',').map(part => part.trim().replace(/^'(.*)'$/, '$1'))
 
-t.test('the pod of docs/operations.md fits the program beside it', async (t) => {
-  const probe = (name: string): RegExp => new RegExp(`^ +${name}:\\n +httpGet: \\{ path: (\\S+), port: (\\d+) \\}$`, 'm')
+t.test('the pod of docs/deploy.md fits the program of docs/operations.md', async (t) => {
+  const probe = (name: string): RegExp => new RegExp(`^ +${name}: \\{ httpGet: \\{ path: (\\S+), port: (\\d+) \\}`, 'm')
   const probes = ['readinessProbe', 'livenessProbe'].map(name => probe(name).exec(manifest) ?? [])
   const { app } = await serve(t, {}, app => { void app.register(groupsHealth) })
   for (const [, path = '', port] of probes) {
@@ -139,7 +139,7 @@ t.test('the pod of docs/operations.md fits the program beside it', async (t) => 
   // Closing takes the grace of the clients and a second at most, as docs/reference.md says of closeGraceMs.
   t.ok(delayMs >= windowMs + closeGraceMs + 1_000, 'close-with-grace does not cut the drain short')
   t.ok(graceMs >= pauseMs + delayMs, 'nor does the kubelet')
-  const period = numberIn(manifest, /readinessProbe:\n.*\n +periodSeconds: (\d+)/)
+  const period = numberIn(manifest, /readinessProbe: .*periodSeconds: (\d+)/)
   t.ok(period * 1_000 < pauseMs, 'a probe comes while preStop waits')
 })
 
