@@ -129,8 +129,15 @@ function filesOf (names) {
     .flatMap(name => statSync(name, { throwIfNoEntry: false })?.isDirectory() ? testsIn(name) : [name]).map(file => relative(root, file))
 }
 
+/** The files that are not started yet: those that wait most, and the others. */
+const queues = [[], []]
 const running = new Set()
-for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => { for (const child of running) child.kill(signal) })
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.on(signal, () => {
+    for (const queue of queues) queue.length = 0
+    for (const child of running) child.kill(signal)
+  })
+}
 
 /** Starts a process of node. Resolves with how it ended when `line` was called for all of its output. */
 async function start (args, env, line, killAfterMs) {
@@ -162,7 +169,7 @@ async function runFile (env, file, results) {
 }
 
 async function runFiles (env, files, atOnce, results) {
-  const queues = [files.filter(file => waiting.test(file)), files.filter(file => !waiting.test(file))]
+  for (const file of files) queues[waiting.test(file) ? 0 : 1].push(file)
   await Promise.all(Array.from({ length: atOnce }, async (_, at) => {
     const [mine, others] = at % 2 === 0 ? queues : [...queues].reverse()
     for (let file; (file = mine.shift() ?? others.shift());) await runFile(env, file, results)
