@@ -117,6 +117,8 @@ t.test('the queue keeps the order through an outage, says so, and is bounded by 
   await until(() => local.received.length === 1_001)
   t.same(local.events.slice(2), texts(1_000), 'after the gap that the empty Redis means')
   t.same(local.events.slice(0, 2), ['first', 'gap: epoch to 0'])
+  // Otherwise it may be down still, and not again.
+  await until(() => backplane.state === 'up')
   await redis.kill()
   await until(() => backplane.state === 'down')
   const large = Promise.all(texts(3).map(async text => await backplane.append(logged('log'), envelope('log', text + 'x'.repeat(300_000)))))
