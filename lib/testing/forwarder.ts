@@ -4,6 +4,8 @@ import { connect, createServer, type AddressInfo, type Server, type Socket } fro
 /** Passes TCP connections on to a server, until it is cut. */
 export class Forwarder {
   readonly #sockets = new Set<Socket>()
+  /** By the connection of a client, the one to the server. */
+  readonly #clients = new Map<Socket, Socket>()
   readonly #server: Server
   #cut = false
 
@@ -12,6 +14,8 @@ export class Forwarder {
       if (this.#cut) return socket.destroy()
       const other = connect({ host, port })
       socket.pipe(other).pipe(socket)
+      this.#clients.set(socket, other)
+      socket.on('close', () => this.#clients.delete(socket))
       for (const [one, its] of [[socket, other], [other, socket]] as const) {
         this.#sockets.add(one)
         // When one ends, the other ends too; why does not matter here.
@@ -34,10 +38,19 @@ export class Forwarder {
     return (this.#server.address() as AddressInfo).port
   }
 
-  /** Breaks all connections, and refuses new ones until `mend`. */
+  /** How many connections clients have not noticed the end of. */
+  get connections (): number {
+    return this.#clients.size
+  }
+
+  /** Ends all connections, and refuses new ones until `mend`. Nothing is passed on any more, to either side. */
   cut (): void {
     this.#cut = true
-    for (const socket of this.#sockets) socket.destroy()
+    for (const [client, server] of this.#clients) {
+      server.unpipe(client)
+      // Read on, or the client's own end would never come.
+      client.unpipe(server).resume().end()
+    }
   }
 
   mend (): void {
@@ -45,7 +58,8 @@ export class Forwarder {
   }
 
   async close (): Promise<void> {
-    this.cut()
+    this.#cut = true
+    for (const socket of this.#sockets) socket.destroy()
     await new Promise(resolve => this.#server.close(resolve))
   }
 }

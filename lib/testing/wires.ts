@@ -11,6 +11,7 @@ import { SwitchedMemory } from './switched-memory.ts'
 const { setTimeout: startTimer } = globalThis
 const pauseMs = 5
 const findMs = 1_000
+const noticeMs = 1_000
 
 /** The connection of one instance to the others. */
 export interface Wire {
@@ -89,6 +90,10 @@ export async function redisWires (redis: string): Promise<Wires> {
         if (out) forwarder.cut()
         else forwarder.mend()
       }
+      // An instance sends over a connection until it has noticed that it ended: of such a call nobody knows whether it was carried out.
+      const lastLookAt = performance.now() + noticeMs
+      const isNoticed = (): boolean => !out || [...forwarders].every(({ connections }) => connections === 0)
+      while (!isNoticed() && performance.now() < lastLookAt) await pause()
     },
     died: () => {},
     pause
