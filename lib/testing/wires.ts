@@ -93,7 +93,8 @@ export async function redisWires (redis: string): Promise<Wires> {
       // An instance sends over a connection until it has noticed that it ended: of such a call nobody knows whether it was carried out.
       const lastLookAt = performance.now() + noticeMs
       const isNoticed = (): boolean => !out || [...forwarders].every(({ connections }) => connections === 0)
-      while (!isNoticed() && performance.now() < lastLookAt) await pause()
+      do await pause()
+      while (!isNoticed() && performance.now() < lastLookAt)
     },
     died: () => {},
     pause

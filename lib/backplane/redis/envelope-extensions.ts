@@ -16,9 +16,10 @@ const continues = 0x80
 const headBytes = 2
 const maxEntryBytes = 255
 const maxValueBytes = maxEntryBytes - headBytes
+const placeBytes = 14
 
 /** Lua: the length of an entry with a place, and how it begins. The script that appends adds these entries: it alone knows the places. */
-export const luaPlaceHead = `'\\${headBytes + 14}\\${first}\\${kind.place}'`
+export const luaPlaceHead = `'\\${headBytes + placeBytes}\\${first}\\${kind.place}'`
 
 /** Whether an entry of the list is an extension, by its first byte. */
 export function isExtension (firstByte: number | undefined): boolean {
@@ -39,44 +40,45 @@ export function groupEntries (groups: readonly string[]): Buffer[] {
   return groups.flatMap(group => entriesOf(kind.group, group))
 }
 
-/** Collects the entries of one envelope. */
-export class Extensions {
-  readonly #values: Array<{ readonly kind: number, bytes: Buffer }> = []
+/** What the extensions of an envelope say. */
+interface Extensions {
+  from?: Sender
+  places?: Place[]
+  trace?: string
+}
 
-  add (entry: Buffer): void {
-    const [, of = 0] = entry
-    const bytes = entry.subarray(headBytes)
-    const last = this.#values.at(-1)
-    if ((of & continues) === 0) this.#values.push({ kind: of, bytes })
-    else if (last !== undefined) last.bytes = Buffer.concat([last.bytes, bytes])
+/** Reads the extensions of one envelope, in their order. Called for each message that is traced or names its sender. */
+export function readExtensions (entries: readonly Buffer[]): Extensions {
+  let userId: string | undefined
+  let connectionId: string | undefined
+  const extensions: Extensions = {}
+  const groups: string[] = []
+  const places: Buffer[] = []
+  for (let at = 0; at < entries.length; at++) {
+    let entry = entries[at] as Buffer
+    const of = entry[1]
+    while (((entries[at + 1]?.[1] ?? 0) & continues) !== 0) entry = Buffer.concat([entry, (entries[++at] as Buffer).subarray(headBytes)])
+    if (of === kind.userId) userId ??= textOf(entry)
+    else if (of === kind.connectionId) connectionId ??= textOf(entry)
+    else if (of === kind.trace) extensions.trace ??= textOf(entry)
+    else if (of === kind.group) groups.push(textOf(entry))
+    else if (of === kind.place) places.push(entry)
   }
-
-  get from (): Sender | undefined {
-    const [userId, connectionId] = [this.#textOf(kind.userId), this.#textOf(kind.connectionId)]
-    if (userId === undefined && connectionId === undefined) return undefined
-    return { ...(userId === undefined || userId === '' ? {} : { userId }), ...(connectionId === undefined ? {} : { connectionId }) }
-  }
-
-  get trace (): string | undefined {
-    return this.#textOf(kind.trace)
-  }
-
-  get places (): Place[] | undefined {
-    const [groups, places] = [this.#all(kind.group), this.#all(kind.place)]
-    const complete = groups.length > 0 && groups.length === places.length && places.every(({ length }) => length === 14)
-    if (!complete) return undefined
-    return places.map((bytes, index) => {
-      return { group: groups[index]?.toString() ?? '', epoch: bytes.toString('latin1', 0, 8), offset: bytes.readUIntBE(8, 6) }
+  if (userId !== undefined || connectionId !== undefined) extensions.from = senderOf(userId, connectionId)
+  if (groups.length > 0 && groups.length === places.length && places.every(({ length }) => length === headBytes + placeBytes)) {
+    extensions.places = places.map((bytes, index) => {
+      return { group: groups[index] ?? '', epoch: bytes.toString('latin1', 2, 10), offset: bytes.readUIntBE(10, 6) }
     })
   }
+  return extensions
+}
 
-  #all (wanted: number): Buffer[] {
-    return this.#values.filter(({ kind }) => kind === wanted).map(({ bytes }) => bytes)
-  }
+function senderOf (userId: string | undefined, connectionId: string | undefined): Sender {
+  return { ...(userId === undefined || userId === '' ? {} : { userId }), ...(connectionId === undefined ? {} : { connectionId }) }
+}
 
-  #textOf (wanted: number): string | undefined {
-    return this.#values.find(({ kind }) => kind === wanted)?.bytes.toString()
-  }
+function textOf (entry: Buffer): string {
+  return entry.toString('utf8', headBytes)
 }
 
 /** The entries for a text: more than one where the text does not fit. */

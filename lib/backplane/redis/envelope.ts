@@ -1,6 +1,6 @@
 import type { Audience, Envelope, LoggedEnvelope, LogPosition, Target } from '../backplane.ts'
 import { BytesReader } from './bytes-reader.ts'
-import { Extensions, groupEntries, isExtension, senderEntries, traceEntries } from './envelope-extensions.ts'
+import { groupEntries, isExtension, readExtensions, senderEntries, traceEntries } from './envelope-extensions.ts'
 
 /*
  * Layout, big endian, version 1:
@@ -136,12 +136,12 @@ export function decode (bytes: Buffer): StoredEnvelope | undefined {
   const targetKind = kinds[reader.uint(1)]
   const name = reader.text(reader.uint(1))
   const except: string[] = []
-  const extensions = (flags & flag.except) === 0 ? undefined : readEntries(reader, except)
+  const entries = (flags & flag.except) === 0 ? undefined : readEntries(reader, except)
   const conflationKey = (flags & flag.conflationKey) === 0 ? undefined : reader.text(reader.uint(1))
   const command = type === typeBytes[0] ? '' : reader.text(reader.uint(4))
   const audience = type === audienceType ? parseAudience(command) : undefined
   if (reader.failed || targetKind === undefined || (type === audienceType && audience === undefined)) return undefined
-  const { from, places, trace } = extensions ?? {}
+  const { from, places, trace } = entries === undefined ? {} : readExtensions(entries)
   const position = bytes.toString('latin1', 2, 10) === noEpoch ? undefined : positionOf(bytes)
   return {
     ...(position === undefined ? {} : { position }),
@@ -171,11 +171,11 @@ export function isLogged<Kind extends Envelope> (envelope: Kind | undefined): en
 }
 
 /** Adds the ids to `except`. Returns the extensions in the list, if there are any. */
-function readEntries (reader: BytesReader, except: string[]): Extensions | undefined {
-  let extensions: Extensions | undefined
+function readEntries (reader: BytesReader, except: string[]): Buffer[] | undefined {
+  let extensions: Buffer[] | undefined
   for (let left = reader.uint(2); left > 0 && !reader.failed; left--) {
     const length = reader.uint(1)
-    if (isExtension(reader.next)) (extensions ??= new Extensions()).add(reader.bytes(length))
+    if (isExtension(reader.next)) (extensions ??= []).push(reader.bytes(length))
     else except.push(reader.text(length))
   }
   return extensions
