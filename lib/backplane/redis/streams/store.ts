@@ -23,8 +23,9 @@ export class RedisStreams implements StreamStore {
     const target = { kind: 'group', name: group } as const
     const flag = (value: boolean): string => value ? '1' : ''
     const script = this.#link.sharded ? shardedScript(writeStream) : writeStream
-    const keys = [...this.#keysOf(write), this.#indexOf(group)]
-    const written = await this.#mending(keys, async names => await this.#link.bytesScript(script, names, [
+    const [keys, index] = [this.#keysOf(write), this.#keys.streams(group)]
+    const typedKeys = (): TypedKey[] => [...typed(keys), [index, 'ZCARD']]
+    const written = await mending(this.#link, typedKeys, async () => await this.#link.bytesScript(script, [...keys, index], [
       epoch, head, at, text, end?.state ?? '', end?.json ?? '', keepMs, flag(renew), onlyIfSilentMs ?? silentMs,
       flag(onlyIfSilentMs !== undefined), id, maxStreamsPerGroup, this.#keys.channel(target), encode(envelope, target)
     ]) as Buffer)
@@ -47,8 +48,9 @@ export class RedisStreams implements StreamStore {
 
   /** Reads as much of the text as may be read at once, in its turn among the bulk reads. */
   async #readPart (name: StreamName, at: number): Promise<StoredStream | undefined> {
+    const keys = this.#keysOf(name)
     const [epoch, head, state, json, bytes, silent, text] = await this.#link.bulk.read(async most => {
-      return await this.#mending(this.#keysOf(name), async keys => (
+      return await mending(this.#link, () => typed(keys), async () => (
         await this.#link.bulkScript(readStream, keys, [at, at + most - 1, silentMs]) as Reply
       ))
     }, ([,,,, bytes = 0,, text = Buffer.alloc(0)]) => ({ bytes: text.length, full: at + text.length < bytes }))
@@ -65,23 +67,20 @@ export class RedisStreams implements StreamStore {
   }
 
   async list (group: string): Promise<readonly string[]> {
-    return await this.#mending([this.#indexOf(group)], async keys => (
-      await this.#link.script(listStreams, keys, [maxStreamsPerGroup]) as string[]
+    const index = this.#keys.streams(group)
+    return await mending(this.#link, () => [[index, 'ZCARD']], async () => (
+      await this.#link.script(listStreams, [index], [maxStreamsPerGroup]) as string[]
     ))
   }
 
-  #keysOf ({ group, id }: StreamName): TypedKey[] {
-    return [[this.#keys.streamText(group, id), 'STRLEN'], [this.#keys.streamHead(group, id), 'HLEN']]
-  }
-
-  #indexOf (group: string): TypedKey {
-    return [this.#keys.streams(group), 'ZCARD']
-  }
-
-  async #mending<Answer> (keys: readonly TypedKey[], call: (names: readonly string[]) => Promise<Answer>): Promise<Answer> {
-    return await mending(this.#link, () => keys, async () => await call(keys.map(([name]) => name)))
+  #keysOf ({ group, id }: StreamName): StreamKeys {
+    return [this.#keys.streamText(group, id), this.#keys.streamHead(group, id)]
   }
 }
+
+type StreamKeys = readonly [text: string, head: string]
+
+const typed = ([text, head]: StreamKeys): TypedKey[] => [[text, 'STRLEN'], [head, 'HLEN']]
 
 /** Empty where there is no such stream. */
 type Reply = readonly [
