@@ -3,7 +3,6 @@ import { connect, createServer, type AddressInfo, type Server, type Socket } fro
 
 /** Passes TCP connections on to a server, until it is cut. */
 export class Forwarder {
-  readonly #sockets = new Set<Socket>()
   /** By the connection of a client, the one to the server. */
   readonly #clients = new Map<Socket, Socket>()
   readonly #server: Server
@@ -17,12 +16,8 @@ export class Forwarder {
       this.#clients.set(socket, other)
       socket.on('close', () => this.#clients.delete(socket))
       for (const [one, its] of [[socket, other], [other, socket]] as const) {
-        this.#sockets.add(one)
         // When one ends, the other ends too; why does not matter here.
-        one.on('error', () => one.destroy()).on('close', () => {
-          this.#sockets.delete(one)
-          its.destroy()
-        })
+        one.on('error', () => one.destroy()).on('close', () => its.destroy())
       }
     })
   }
@@ -59,7 +54,7 @@ export class Forwarder {
 
   async close (): Promise<void> {
     this.#cut = true
-    for (const socket of this.#sockets) socket.destroy()
+    for (const client of this.#clients.keys()) client.destroy()
     await new Promise(resolve => this.#server.close(resolve))
   }
 }
