@@ -9,6 +9,17 @@ export interface OpenOptions {
   readonly headers?: Readonly<Record<string, string>> | undefined
 }
 
+/** The method of a client that resolves when nothing of it is left, which is for the cluster alone. */
+export const ending = Symbol('ending')
+
+/** Resolves when nothing of the socket is left: until then a timer of it may keep the process of the test alive. */
+async function end (socket: WebSocket): Promise<void> {
+  if (socket.readyState === WebSocket.CLOSED) return
+  const closed = new Promise(resolve => socket.once('close', resolve))
+  socket.terminate()
+  await closed
+}
+
 /** A client that speaks no protocol of this package: a WebSocket. */
 export class TestClient extends Inbox<string | Buffer> implements Disposable {
   readonly socket: WebSocket
@@ -45,6 +56,11 @@ export class TestClient extends Inbox<string | Buffer> implements Disposable {
 
   close (code?: number, reason?: string): void {
     this.socket.close(code, reason)
+  }
+
+  /** @internal */
+  async [ending] (): Promise<void> {
+    await end(this.socket)
   }
 
   [Symbol.dispose] (): void {
@@ -96,6 +112,11 @@ export class FramedTestClient extends Inbox<ClientEvents['message']> implements 
 
   close (): void {
     this.client.close()
+  }
+
+  /** @internal */
+  async [ending] (): Promise<void> {
+    if (this.#socket !== undefined) await end(this.#socket)
   }
 
   [Symbol.dispose] (): void {

@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import type { AddressInfo } from 'node:net'
 import type { ConnectOptions } from '../client/index.ts'
 import type { WebsocketGroupsOptions } from '../options/types.ts'
-import { FramedTestClient, TestClient, type OpenOptions } from './clients.ts'
+import { ending, FramedTestClient, TestClient, type OpenOptions } from './clients.ts'
 import { memoryWires, redisWires, type Wire, type Wires } from './wires.ts'
 
 export interface TestClusterOptions {
@@ -39,9 +39,9 @@ export class TestCluster implements AsyncDisposable {
   readonly instances: TestInstance[] = []
   readonly #options: TestClusterOptions
   readonly #wires: Wires
-  readonly #clients = new Set<{ close (): void }>()
+  readonly #clients = new Set<TestClient | FramedTestClient>()
   /** A client that does not get in would try on, and keep the process of the test alive. */
-  readonly #begun = (client: { close (): void }): void => { this.#clients.add(client) }
+  readonly #begun = (client: TestClient | FramedTestClient): void => { this.#clients.add(client) }
   /** How many raw clients were opened: they take the instances in turn. */
   #opened = 0
 
@@ -111,7 +111,11 @@ export class TestCluster implements AsyncDisposable {
   /** Closes the clients and the instances. */
   async close (): Promise<void> {
     for (const client of this.#clients) client.close()
-    await Promise.all([...this.instances].map(async instance => await instance.close()))
+    try {
+      await Promise.all([...this.instances].map(async instance => await instance.close()))
+    } finally {
+      await Promise.all([...this.#clients].map(async client => await client[ending]()))
+    }
   }
 
   async [Symbol.asyncDispose] (): Promise<void> {

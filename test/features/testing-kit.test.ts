@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { mock } from 'node:test'
+import { WebSocket } from 'ws'
 import { testCluster, type TestCluster, type TestClusterOptions } from '../../lib/testing/index.ts'
 import websocketGroups, { type WebsocketGroupsOptions } from '../../plugin.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
@@ -123,6 +124,16 @@ t.test('a client that does not get in ends with the cluster', async t => {
   const refused = t.rejects(cluster.connect('/ws/full', { token: 'ann' }), /closed with 1000/)
   await cluster.close()
   await refused
+})
+
+t.test('nothing of a client is left when the cluster has closed', async t => {
+  const cluster = await testCluster({ app: buildApp, instances: 1 })
+  const ann = await cluster.open('/ws/lobby', { token: 'ann' })
+  const bob = await cluster.connect('/ws/framed', { token: 'bob' })
+  // It does not read the close frame of the server: ws would wait for that half a minute.
+  ann.socket.pause()
+  await cluster.close()
+  t.strictSame([ann.socket.readyState, bob.client.state], [WebSocket.CLOSED, 'closed'])
 })
 
 t.test('what a predicate throws is for whoever waits, and the next call may follow', async t => {
