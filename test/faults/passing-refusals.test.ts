@@ -78,11 +78,16 @@ const conditions: Record<string, {
   },
   'BUSY: the script of somebody else takes long': {
     args: () => ['--busy-reply-threshold', '100'],
-    begin: async ({ port }) => {
+    begin: async ({ port, admin }) => {
       const other = new Redis(port)
       other.eval('while true do end', 0).catch(() => {}).finally(() => other.disconnect())
+      await until(async () => await admin.ping().then(() => false, () => true))
     },
-    end: async ({ admin }) => await until(async () => await admin.script('KILL').then(() => true, () => false)),
+    end: async ({ admin }) => {
+      await admin.script('KILL')
+      // The script runs on for a moment after the answer, and Redis refuses commands for as long.
+      await until(async () => await admin.ping().then(() => true, () => false))
+    },
     codes: ['WSG_BACKPLANE_UNAVAILABLE', 'WSG_TIMEOUT']
   },
   'CLIENT PAUSE': {
