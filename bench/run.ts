@@ -20,6 +20,7 @@ import { idle } from './scenarios/idle.ts'
 import { joinStorm } from './scenarios/join-storm.ts'
 import { logCost } from './scenarios/log-cost.ts'
 import { logRepair } from './scenarios/log-repair.ts'
+import { observing } from './scenarios/observing.ts'
 import { resumeHerd } from './scenarios/resume-herd.ts'
 import { rolling } from './scenarios/rolling.ts'
 import { rollingDrain } from './scenarios/rolling-drain.ts'
@@ -39,6 +40,7 @@ const drills: Readonly<Record<string, (options: DrillOptions) => Promise<Result>
   'log-cost': logCost,
   'log-repair': logRepair,
   beat,
+  observing,
   'slow-link': slowLink,
   cluster,
   'control-plane': controlPlane,
@@ -50,7 +52,8 @@ const measures: Readonly<Record<string, (options: MeasureOptions) => Promise<Mea
 }
 /** Drills that other systems have no counterpart of, or are not compared in unless asked for. */
 const alone: readonly string[] = [
-  'rolling-drain', 'resume-herd', 'log-cost', 'log-repair', 'beat', 'slow-link', 'cluster', 'control-plane', 'streams', 'typed'
+  'rolling-drain', 'resume-herd', 'log-cost', 'log-repair', 'beat', 'observing', 'slow-link', 'cluster', 'control-plane',
+  'streams', 'typed'
 ]
 
 const root = fileURLToPath(new URL('..', import.meta.url))

@@ -14,6 +14,8 @@ export interface Plan {
   readonly groups: number
   readonly bytes: number
   readonly binary: boolean
+  /** The same clients get more: what they count by goes on where it ended. */
+  readonly more?: boolean
 }
 
 export interface Sent {
@@ -51,8 +53,10 @@ async function publish (plan: Plan): Promise<void> {
 
 const api = {
   start (plan: Plan): void {
-    groups = new Array<number>(plan.groups).fill(0)
-    total = 0
+    if (plan.more !== true) {
+      groups = new Array<number>(plan.groups).fill(0)
+      total = 0
+    }
     pace = new Pace(plan.perSecond, () => { void publish(plan) })
   },
   total: (): number => total,
