@@ -38,9 +38,9 @@ export class Calls {
   }
 
   /** `settled` tells a command of two steps, before the second, whether its caller has an outcome already. */
-  async run<T> (command: (settled: () => boolean) => Promise<T>, { deadlineMs, maxMs, kind }: CallOptions): Promise<T> {
+  run<T> (command: (settled: () => boolean) => Promise<T>, { deadlineMs, maxMs, kind }: CallOptions): Promise<T> {
     const { received, answered, missed, translate } = this.#events
-    return await new Promise<T>((resolve, reject) => {
+    return new Promise<T>((resolve, reject) => {
       const fail: Fail = error => {
         deadline.stop()
         this.#pending.delete(fail)
