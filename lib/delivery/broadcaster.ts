@@ -38,7 +38,7 @@ export class Broadcaster {
 
   async toGroups (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     const targets = groupTargets(group)
-    return await inSendSpan(this.#metrics.tracing, targets, data, async () => await this.#toGroups(targets, data, options))
+    return await inSendSpan(this.#metrics.tracing, targets, data, () => this.#toGroups(targets, data, options))
   }
 
   async #toGroups (targets: readonly Target[], data: Data, options: BroadcastOptions): Promise<BroadcastResult> {

@@ -3,11 +3,11 @@ import type { Data, SpanFacts, Tracing } from '../types.ts'
 import { labelOf, userOfLog } from '../backplane/user-log.ts'
 
 /** Sends a message, in a span when the application traces. The span has no user ids. */
-export async function inSendSpan<Result> (
+export function inSendSpan<Result> (
   tracing: Tracing | undefined, targets: readonly Target[], data: Data, send: () => Promise<Result>
 ): Promise<Result> {
-  if (tracing === undefined) return await send()
-  return await tracing.run({ name: 'send', ...addressOf(targets), bytes: sizeOf(data) }, send)
+  if (tracing === undefined) return send()
+  return tracing.run({ name: 'send', ...addressOf(targets), bytes: sizeOf(data) }, send)
 }
 
 /** Reads what was missed of the log of a group, or of a user, in a span. */

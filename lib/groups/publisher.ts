@@ -79,7 +79,7 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
   async broadcastToGroup (group: string | readonly string[], data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {
     checkCall('broadcastToGroup', options)
     const targets = groupTargets(group)
-    return await inSendSpan(this.#tracing, targets, data, async () => await this.#toLogs(targets, targets, data, options))
+    return await inSendSpan(this.#tracing, targets, data, () => this.#toLogs(targets, targets, data, options))
   }
 
   async broadcastJson (to: Recipients, value: unknown, options?: BroadcastOptions): Promise<BroadcastResult> {
@@ -89,7 +89,7 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
   async broadcastToAll (data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {
     checkCall('broadcastToAll', options)
     assertNoKey(options)
-    return await inSendSpan(this.#tracing, everyone, data, async () => await this.#broadcast(everyone, data, options))
+    return await inSendSpan(this.#tracing, everyone, data, () => this.#broadcast(everyone, data, options))
   }
 
   async sendToUser (userId: string, data: Data, options: BroadcastOptions = {}): Promise<BroadcastResult> {

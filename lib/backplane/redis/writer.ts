@@ -45,15 +45,15 @@ export class RedisWriter {
   }
 
   /** As `Backplane.publish`; to more than 1,000 targets in parts. */
-  async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
-    if (targets.length > maxTargets) return await publishParts(this.#parts(targets), envelope)
-    return await publish(this.#link, this.#keys, targets, envelope)
+  publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
+    if (targets.length > maxTargets) return publishParts(this.#parts(targets), envelope)
+    return publish(this.#link, this.#keys, targets, envelope)
   }
 
   /** As `Backplane.append`; to more than 1,000 groups in parts. */
-  async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
-    if (targets.length > maxTargets) return await appendParts(this.#parts(targets), envelope, key)
-    return await this.#appends.append(targets, envelope, key)
+  append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
+    if (targets.length > maxTargets) return appendParts(this.#parts(targets), envelope, key)
+    return this.#appends.append(targets, envelope, key)
   }
 
   /** As `Backplane.history`. */
