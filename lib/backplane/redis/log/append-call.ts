@@ -36,14 +36,15 @@ interface AppendCall {
   readonly groups: readonly string[]
 }
 
-/** What happened to the last message of a batch in one log. */
+/** What happened to the last message of a batch in one log. Whoever tells the callers counts `offset` and `length` down. */
 export interface AppendedTo {
-  readonly last: LogPosition
-  /** Whether the log already had the message, as its idempotency key shows. */
-  readonly known: boolean
+  readonly epoch: string
+  offset: number
+  /** Where the message stands that the log already had, as the idempotency key shows. */
+  readonly known: LogPosition | undefined
   readonly difference: Difference | undefined
   /** How many messages the log holds now, 0 if the batch was stored before. */
-  readonly length: number
+  length: number
 }
 
 type LoggedTarget = AppendTarget & { readonly log: LogLimits }
@@ -120,10 +121,11 @@ function keysOf (keys: Keys, group: string, key: string | undefined): string[] {
 export function decodeAppended (reply: unknown, groups: readonly string[]): Map<string, AppendedTo> {
   const fields = reply as Array<Buffer | number>
   return new Map(groups.map((group, index) => {
-    const [epoch, offset, nonce, known, differ, length] =
+    const [bytes, offset, nonce, isKnown, differ, length] =
       fields.slice(6 * index, 6 * index + 6) as [Buffer, number, Buffer, number, Buffer, number]
-    const last = { epoch: epoch.toString('latin1'), offset, nonce: unpackNonce(nonce) }
-    return [group, { last, known: known === 1, difference: unpackSettings(differ), length }]
+    const epoch = bytes.toString('latin1')
+    const known = isKnown === 1 ? { epoch, offset, nonce: unpackNonce(nonce) } : undefined
+    return [group, { epoch, offset, known, difference: unpackSettings(differ), length }]
   }))
 }
 

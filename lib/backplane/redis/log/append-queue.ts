@@ -59,7 +59,7 @@ export class AppendQueue {
   #sequence = 0
   readonly #whenDown: WhenDown
   readonly #budgetMs: number
-  readonly #lanes = new Lanes<Item>(async batch => await this.#settle(batch))
+  readonly #lanes = new Lanes<Item>(batch => this.#settle(batch))
   readonly #differences: SettingsDifferences
   readonly #waiting: Waiting = { messages: 0, bytes: 0 }
   /** What the limits apply to: the sum over all queues of this process. */
@@ -171,15 +171,15 @@ export class AppendQueue {
   }
 
   /** Sends a batch. Batches to many groups keep Redis busy: they go one after another, so that what others send comes between. */
-  async #sendInTurn (items: readonly Item[], groups: number): Promise<ReadonlyMap<string, AppendedTo>> {
-    if (groups < wideBatch) return await this.#send(items)
+  #sendInTurn (items: readonly Item[], groups: number): Promise<ReadonlyMap<string, AppendedTo>> {
+    if (groups < wideBatch) return this.#send(items)
     const sent = this.#wide.then(async () => {
       // The wait for this turn does not count: Redis did not cause it.
       for (const item of items) if (!item.sent) item.deadline = Math.max(item.deadline, performance.now() + this.#budgetMs)
       return await this.#send(items)
     })
     this.#wide = sent.catch(() => undefined)
-    return await sent
+    return sent
   }
 
   async #send (items: readonly Item[]): Promise<ReadonlyMap<string, AppendedTo>> {
@@ -204,8 +204,7 @@ function markSent (item: Item): void {
 }
 
 function resolveAll (items: readonly Item[], appended: ReadonlyMap<string, AppendedTo>): void {
-  /** How many later messages of the batch stand in each log, by group. */
-  const later = new Map<string, number>()
+  // From the last message, which `appended` is about, to the first.
   for (const { targets, nonce, queued, resolve } of items.toReversed()) {
     const positions = new Map<string, LogPosition>()
     const logLengths: number[] = []
@@ -213,12 +212,11 @@ function resolveAll (items: readonly Item[], appended: ReadonlyMap<string, Appen
     for (const { group } of targets) {
       const outcome = appended.get(group)
       if (outcome === undefined) continue                       // the group keeps no log
-      const { last, known, length } = outcome
-      const after = later.get(group) ?? 0
-      later.set(group, after + 1)
-      if (after === 0 && length > 0) logLengths.push(length)
-      positions.set(group, known ? last : { ...last, offset: last.offset - after, nonce: nonce.readUInt32BE() })
-      duplicate &&= known
+      const { epoch, known, length } = outcome
+      if (length > 0) logLengths.push(length)
+      outcome.length = 0
+      positions.set(group, known ?? { epoch, offset: outcome.offset--, nonce: nonce.readUInt32BE() })
+      duplicate &&= known !== undefined
     }
     resolve({ positions, queued, duplicate, logLengths })
   }

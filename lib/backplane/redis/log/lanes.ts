@@ -18,6 +18,8 @@ interface Lane<Item extends LaneItem> {
   readonly items: Item[]
   /** A batch of this lane is under way. */
   busy: boolean
+  /** How many items go with the batch that is being made. */
+  taken: number
 }
 
 export interface Batch<Item extends LaneItem> {
@@ -61,7 +63,7 @@ export class Lanes<Item extends LaneItem> {
     return targets.map(({ group }) => {
       const known = this.#lanes.get(group)
       if (known !== undefined) return known
-      const lane = { group, items: [], busy: false }
+      const lane = { group, items: [], busy: false, taken: 0 }
       this.#lanes.set(group, lane)
       return lane
     })
@@ -91,24 +93,27 @@ export class Lanes<Item extends LaneItem> {
 
   /** Takes items from the front of this lane, and of the lanes that its items lead to, as long as they are next in all of their lanes. */
   #take (start: Lane<Item>): Batch<Item> {
-    /** How many items of each lane are taken. */
-    const taken = new Map<Lane<Item>, number>([[start, 0]])
+    const lanes = [start]
     const items: Item[] = []
     let bytes = 0
-    for (const lane of taken.keys()) {
-      for (let item = lane.items[taken.get(lane) ?? 0]; item !== undefined; item = lane.items[taken.get(lane) ?? 0]) {
-        const lanes = this.#lanesOf(item)
-        const size = item.bytes * lanes.length
+    for (const lane of lanes) {
+      for (let item = lane.items[lane.taken]; item !== undefined; item = lane.items[lane.taken]) {
+        const own = item.targets.length === 1 ? [lane] : this.#lanesOf(item)
+        const size = item.bytes * own.length
         if (items.length > 0 && (items.length >= maxBatchItems || bytes + size > maxBatchBytes || !mayJoin(item, items))) break
-        const isNext = (one: Lane<Item>): boolean => !one.busy && one.items[taken.get(one) ?? 0] === item
-        if (!lanes.every(one => isNext(one) && sameLimits(limitsIn(item, one), limitsIn(one.items[0], one)))) break
+        const isNext = (one: Lane<Item>): boolean => !one.busy && one.items[one.taken] === item
+        if (!own.every(one => isNext(one) && sameLimits(limitsIn(item, one), limitsIn(one.items[0], one)))) break
         items.push(item)
         bytes += size
-        for (const one of lanes) taken.set(one, (taken.get(one) ?? 0) + 1)
+        // The first item of all is one of `start`.
+        for (const one of own) if (one.taken++ === 0 && one !== start) lanes.push(one)
       }
     }
-    for (const [lane, count] of taken) lane.items.splice(0, count)
-    return { items: items.sort((a, b) => a.sequence - b.sequence), lanes: [...taken.keys()].filter(lane => (taken.get(lane) ?? 0) > 0) }
+    for (const lane of lanes) {
+      lane.items.splice(0, lane.taken)
+      lane.taken = 0
+    }
+    return { items: lanes.length === 1 ? items : items.sort((a, b) => a.sequence - b.sequence), lanes }
   }
 }
 
@@ -117,7 +122,8 @@ function mayJoin (item: LaneItem, items: readonly LaneItem[]): boolean {
 }
 
 function limitsIn (item: LaneItem | undefined, lane: { readonly group: string }): LogLimits | undefined {
-  return item?.targets.find(({ group }) => group === lane.group)?.log
+  const targets = item?.targets ?? []
+  return targets.length === 1 ? targets[0]?.log : targets.find(({ group }) => group === lane.group)?.log
 }
 
 function sameLimits (a: LogLimits | undefined, b: LogLimits | undefined): boolean {
