@@ -4,11 +4,9 @@ import type { Keys } from '../keys.ts'
 import type { Script } from '../link/script.ts'
 import { unpackNonce } from './page.ts'
 import { randomBytesOf } from './random.ts'
-import { append, appendToOne } from './scripts.ts'
+import { append, appendToOne, idempotencyMs } from './scripts.ts'
 import { packSettings, unpackSettings, type Difference } from './settings.ts'
 
-/** How long an idempotency key is remembered. */
-const idempotencyMs = 300_000
 const nonceBytes = 4
 /** Copies of a message to more groups than this do not carry their places in all logs, which would be larger than most messages. */
 const maxPlaces = 64
@@ -80,12 +78,11 @@ export function encodeToOne (keys: Keys, { publisher, key, messages }: AppendBat
     bytes += stored
     largest = Math.max(largest, stored)
   }
-  const about = Buffer.allocUnsafe(key === undefined ? 42 : 48)
+  const about = Buffer.allocUnsafe(42)
   packSettings(only.log).copy(about)
   randomBytesOf(8).copy(about, 16)
   let at = 24
   for (const number of [last.sequence, bytes, largest]) at = about.writeUIntBE(number, at, 6)
-  if (key !== undefined) about.writeUIntBE(idempotencyMs, at, 6)
   args[2] = about
   return { script: appendToOne, keys: keysOf(keys, group, key), args, groups: [group] }
 }

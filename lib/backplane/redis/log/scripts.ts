@@ -3,21 +3,23 @@ import { luaInteger, luaPermitPublish, Script } from '../link/script.ts'
 import { luaHead, luaPermit, luaPermitWrites, luaResent, luaSettle, luaStore } from './append-lua.ts'
 import { luaDiffering } from './settings.ts'
 
+/** How long an idempotency key is remembered. */
+export const idempotencyMs = 300_000
+
 /**
  * Appends messages to the log of one group and publishes them there, in one step. Does the same as `append` at less cost, because by far
  * the most messages go to one group.
  * KEYS 1 meta  2 list[  3 idempotency record of the only message]
  * ARGV 1 publisher  2 channel  3 settings (u32 messages to keep, u48 bytes to keep, u48 TTL in ms), epoch if the log is new (8 bytes),
- *      u48 sequence of the last message, u48 bytes of all messages, u48 bytes of the largest[, u48 TTL of the record in ms]
+ *      u48 sequence of the last message, u48 bytes of all messages, u48 bytes of the largest
  *      4 nonces (4 bytes each), then of each message: what follows the header of a log
  * Returns as `append`.
  */
 export const appendToOne = new Script(`${luaHead}
 local count, nonces, key = #ARGV - 4, ARGV[4], KEYS[3]
 if #KEYS < 2 or #KEYS > 3 or count < 1 then error('expected 2 or 3 keys, and 5 arguments or more') end
-if #ARGV[3] ~= (key and 48 or 42) then error('argument 3 must be settings, an epoch and three or four numbers, of 42 or 48 bytes') end
-local keyTtl = key and unpacked('>I6', ARGV[3], 43)
-if key and (count > 1 or keyTtl < 1) then error('expected one message with a record, and argument 3 must have its TTL from 1') end
+if #ARGV[3] ~= 42 then error('argument 3 must be settings, an epoch and three numbers, of 42 bytes') end
+if key and count > 1 then error('expected one message with a record') end
 if #nonces ~= 4 * count then error('argument 4 must be a nonce of 4 bytes for each message') end
 local fresh, last, added, widest = unpacked('>c8I6I6I6', ARGV[3], 17)
 if last < 1 or widest < 1 or added < widest then error('argument 3 must have a sequence and bytes from 1') end
@@ -37,7 +39,7 @@ local new
 if not epoch then epoch, new, offset, nonce = fresh, fresh, 0, '\\0\\0\\0\\0' end
 if redis.acl_check_cmd then
   ${luaPermitPublish('channel')}
-  if key and not redis.acl_check_cmd('SET', key, '', 'PX', 1) then error('NOPERM this user may not run SET ' .. key) end
+  if key and not redis.acl_check_cmd('SET', key, '') then error('NOPERM this user may not run SET ' .. key) end
   if not sent then
     ${luaPermit}
     ${luaPermitWrites}
@@ -51,7 +53,7 @@ for n = 1, count do
   nonce = own
 end
 ${luaStore}
-if key then call('SET', key, epoch .. pack('>I6', offset) .. nonce, 'PX', keyTtl) end
+if key then call('SET', key, epoch .. pack('>I6', offset) .. nonce, 'PX', '${idempotencyMs}') end
 for n = 1, count do call('PUBLISH', channel, batch[n]) end
 return {epoch, offset, nonce, 0, differ, length}
 `)
@@ -150,7 +152,7 @@ if permitted then
     local log = fresh[g]
     local meta, list = KEYS[log.key + 1], KEYS[log.key + 2]
     permit('PUBLISH', ARGV[log.at], '')
-    if keyed then permit('SET', KEYS[log.key + 3], '', 'PX', 1) end
+    if keyed then permit('SET', KEYS[log.key + 3], '') end
     if not log.sent then
       ${luaPermitWrites}
     end
