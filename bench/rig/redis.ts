@@ -12,19 +12,17 @@ export interface BenchRedis {
   version (): Promise<string>
   /** How often a command ran, also from scripts. */
   calls (command: string): Promise<number>
-  /** What scripts did so far: how many ran, and their time by the wall clock. */
-  scripts (): Promise<{ readonly calls: number, readonly us: number }>
   /** How many commands of clients ran, but for those that the bench itself asks. */
   commands (): Promise<number>
   memoryBytes (): Promise<number>
   close (): Promise<void>
 }
 
-/** A redis-server of this run's own, which keeps nothing. */
-export async function startRedis (): Promise<BenchRedis> {
+/** A redis-server of this run's own, which keeps nothing. `options` are those of its command line. */
+export async function startRedis (...options: readonly string[]): Promise<BenchRedis> {
   const port = await freePort()
   const server = spawn(
-    redisBinary(), ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no'], { stdio: 'ignore' }
+    redisBinary(), ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', ...options], { stdio: 'ignore' }
   )
   endWithThis(server)
   const url = `redis://127.0.0.1:${port}`
@@ -44,10 +42,6 @@ export async function startRedis (): Promise<BenchRedis> {
     url,
     version: async () => /redis_version:(\S+)/.exec(await ask('server'))?.[1] ?? 'unknown',
     calls: async command => Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(await ask('commandstats'))?.[1] ?? 0),
-    async scripts () {
-      const stats = [...(await ask('commandstats')).matchAll(/^cmdstat_eval(?:sha)?:calls=(\d+),usec=(\d+)/gm)]
-      return { calls: stats.reduce((sum, [, calls]) => sum + Number(calls), 0), us: stats.reduce((sum, [,, us]) => sum + Number(us), 0) }
-    },
     // Counts what is done: the INFO that asks is not among them yet.
     commands: async () => Number(/total_commands_processed:(\d+)/.exec(await ask('stats'))?.[1]) - asked + 1,
     memoryBytes: async () => Number(/^used_memory:(\d+)/m.exec(await ask('memory'))?.[1]),

@@ -3,6 +3,7 @@ import * as websocketGroups from 'fastify-websocket-groups'
 import type { Connection } from 'fastify-websocket-groups'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { DrillOptions } from '../options.ts'
+import { cpuUs } from '../rig/proc.ts'
 import { startRedis, type BenchRedis } from '../rig/redis.ts'
 import { until } from '../rig/until.ts'
 import { beforePackage, type Package } from '../systems/before-package.ts'
@@ -10,10 +11,12 @@ import type { Result, Row } from '../results.ts'
 
 /** What instances do once, after their boot and after joins, is over by then (milliseconds). */
 const settledMs = 8_000
+/** How long the CPU of Redis is measured before anybody uses it (milliseconds). */
+const unusedMs = 5_000
 
 /**
- * What instances without traffic cost Redis: the scripts of their beats, which renew leases and look for what Redis lost. All instances run
- * in this process. With `--before` those of the other build run beside them, on a Redis of their own.
+ * What instances without traffic cost Redis: their beats, which renew leases and look for what Redis lost, and their pings. All instances
+ * run in this process. With `--before` those of the other build run beside them, on a Redis of their own.
  */
 export async function beat ({ number }: DrillOptions): Promise<Result> {
   const [instances, members, groups] = [number('instances', 4), number('members', 1_000), number('groups', 300)]
@@ -22,26 +25,34 @@ export async function beat ({ number }: DrillOptions): Promise<Result> {
   const builds: Array<readonly [string, Package]> = [['now', websocketGroups]]
   if (before !== undefined) builds.push(['before', before])
   const rows = await Promise.all(builds.map(async ([build, { default: plugin }]): Promise<Row> => {
-    const redis = await startRedis()
+    // By default Redis looks after itself ten times a second, which takes several times as long as what is measured.
+    const redis = await startRedis('--hz', '1')
+    const unused = await rates(redis, unusedMs)
     const running = await Promise.all(Array.from({ length: instances }, async () => await start(plugin, redis)))
     for (const [index, { app, open }] of running.entries()) {
       for (let n = index; n < members; n += instances) await app.registry.join(await open(), `group ${n % groups}`)
     }
     await sleep(settledMs)
-    const [from, startedAt] = [await redis.scripts(), performance.now()]
-    await sleep(seconds * 1_000)
-    const [to, s] = [await redis.scripts(), (performance.now() - startedAt) / 1_000]
+    const used = await rates(redis, seconds * 1_000)
     for (const { app } of running) await app.close()
     await redis.close()
-    const us = to.us - from.us
+    const us = used.us - unused.us
     return {
       build,
-      'scripts/s': rounded((to.calls - from.calls) / s),
-      'Redis us/s': rounded(us / s),
-      'Redis us/s of a group': rounded(us / s / groups)
+      'commands/s': rounded(used.commands),
+      'Redis CPU us/s': rounded(us),
+      'Redis CPU us/s of a group': rounded(us / groups)
     }
   }))
   return { title: `${instances} idle instances, ${members} members in ${groups} groups, for ${seconds} s`, rows, raw: {} }
+}
+
+/** The commands and the CPU (microseconds) of Redis in a second. */
+async function rates (redis: BenchRedis, forMs: number): Promise<{ readonly commands: number, readonly us: number }> {
+  const [commands, us, startedAt] = [await redis.commands(), cpuUs(redis.pid), performance.now()]
+  await sleep(forMs)
+  const s = (performance.now() - startedAt) / 1_000
+  return { us: (cpuUs(redis.pid) - us) / s, commands: (await redis.commands() - commands) / s }
 }
 
 async function start (plugin: Package['default'], { url }: BenchRedis): Promise<{ app: FastifyInstance, open: () => Promise<Connection> }> {
