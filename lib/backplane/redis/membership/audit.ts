@@ -6,52 +6,28 @@ import { isWrongType } from '../link/reply-errors.ts'
 import { luaInteger, Script } from '../link/script.ts'
 import { safetyTtlMs } from './scripts.ts'
 
-/** The most groups that one look compares; the next look goes on with the others. A group costs Redis some 3 us. */
+/** The most groups that one look compares; the next look goes on with the others. A group costs Redis about a microsecond. */
 const groupsPerBeat = 256
-/** Every how many rounds members of unknown instances are looked for: that takes as long as all else together. */
+/** Every how many rounds members of unknown instances are looked for. */
 const roundsPerGhostHunt = 2
 /** Groups that differ are compared again after this many milliseconds. */
 const secondLookMs = 100
 
 /**
- * Compares what is stored of an instance in some groups with what it holds, and looks for members of instances that nobody knows.
- * KEYS 1 index  2 instances  3 generations  4 leases, then members and counts of each group
- * ARGV 1 instance id  2 generation  3 safety TTL (ms)  4 lease (ms)  5 whether to look for members of unknown instances (1 or 0),
- *      then of each group: its name, number of members
- * Returns the numbers (from 1) of the groups that differ, and in a second list number and instance of each group with members of an
- * instance that has neither a record nor a lease.
+ * Sets the mark of the index, or removes it when this instance has no groups, and gives each instance a lease where leases were lost, so
+ * that those that do not come back are found dead.
+ * KEYS 1 index  2 instances  3 generations  4 leases
+ * ARGV 1 instance id  2 generation  3 safety TTL (ms)  4 lease (ms)  5 whether this instance has groups (1 or 0)
  */
-const compare = new Script(`${luaInteger}
-local call, keys, me = redis.call, KEYS, ARGV[1]
-local mine, ttl, lease, hunt = integer(2, 1), integer(3, 1), integer(4, 1), integer(5, 0) == 1
-if toNumber(call('HGET', keys[3], me) or '0') ~= mine then return {{}, {}} end
--- A mark stands in the index as long as there are members: it tells an index that was lost from an empty one.
-if #keys == 4 then call('SREM', keys[1], '')
-elseif call('SADD', keys[1], '') == 1 then call('PEXPIRE', keys[1], ttl) end
--- Leases were lost: gives each instance one, so that those that do not come back are found dead.
-if call('HLEN', keys[2]) > call('ZCARD', keys[4]) then
-  local time, ids = call('TIME'), call('HKEYS', keys[2])
-  for i = 1, #ids do call('ZADD', keys[4], 'NX', time[1] * 1000 + math.floor(time[2] / 1000) + lease, ids[i]) end
+const renewMarks = new Script(`${luaInteger}
+local call, ttl, lease, marked = redis.call, integer(3, 1), integer(4, 1), integer(5, 0) == 1
+if toNumber(call('HGET', KEYS[3], ARGV[1]) or '0') ~= integer(2, 1) then return end
+if not marked then call('SREM', KEYS[1], '')
+elseif call('SADD', KEYS[1], '') == 1 then call('PEXPIRE', KEYS[1], ttl) end
+if call('HLEN', KEYS[2]) > call('ZCARD', KEYS[4]) then
+  local time, ids = call('TIME'), call('HKEYS', KEYS[2])
+  for i = 1, #ids do call('ZADD', KEYS[4], 'NX', time[1] * 1000 + math.floor(time[2] / 1000) + lease, ids[i]) end
 end
-local differing, ghosts, known = {}, {}, {['#'] = true, [me] = true}
-for g = 1, (#keys - 4) / 2 do
-  local members, counts, name, held = keys[3 + 2 * g], keys[4 + 2 * g], args[4 + 2 * g], args[5 + 2 * g]
-  if (call('HGET', counts, me) or '0') ~= held or call('HLEN', members) ~= toNumber(held) or call('SISMEMBER', keys[1], name) == 0 then
-    differing[#differing + 1] = g
-  end
-  if hunt then
-    local ids = call('HKEYS', counts)
-    for i = 1, #ids do
-      local id = ids[i]
-      if known[id] == nil then known[id] = call('HGET', keys[2], id) or call('ZSCORE', keys[4], id) end
-      if not known[id] then
-        ghosts[#ghosts + 1] = g
-        ghosts[#ghosts + 1] = id
-      end
-    end
-  end
-end
-return {differing, ghosts}
 `)
 
 /**
@@ -128,26 +104,67 @@ export class Audit {
     return this.#rounds % roundsPerGhostHunt === 1
   }
 
+  /**
+   * Compares with plain commands, which all leave in one write: handing so many keys to a script takes Redis longer than reading them. What
+   * changes between two of them is found again by the second look.
+   */
   async #differing (groups: readonly string[], generation: number, changing: (group: string) => boolean): Promise<string[]> {
     const { instanceId } = this.#local
     const { instances, generations, leases } = this.#keys
+    const index = this.#keys.index(instanceId)
     const steady = groups.filter(group => !changing(group))
     if (steady.length === 0 && groups.length > 0) return []
-    const hashes = steady.flatMap(group => [this.#keys.members(group, instanceId), this.#keys.counts(group)])
-    const held = steady.flatMap(group => [group, [...this.#local.memberIds(group)].length])
-    const [differing, ghosts] = await this.#link.script(
-      compare, [this.#keys.index(instanceId), instances, generations, leases, ...hashes],
-      [instanceId, generation, safetyTtlMs, this.#leaseMs, this.#hunting ? 1 : 0, ...held]
-    ) as [number[], Array<number | string>]
-    await this.#removeGhosts(steady, ghosts)
-    return differing.map(number => steady[number - 1] ?? '')
+    const held = steady.map(group => [...this.#local.memberIds(group)].length)
+    const total = [...this.#local.groups()].length
+    const hunting = this.#hunting
+    const [newest, listed, marked, known, leased, members, counts] = await this.#link.run(async redis => await Promise.all([
+      redis.hget(generations, instanceId), redis.scard(index), redis.sismember(index, ''), redis.hlen(instances), redis.zcard(leases),
+      Promise.all(steady.map(async group => await redis.hlen(this.#keys.members(group, instanceId)))),
+      Promise.all(steady.map(async (group): Promise<Record<string, string | null>> => {
+        const key = this.#keys.counts(group)
+        if (hunting) return await redis.hgetall(key)
+        return { [instanceId]: await redis.hget(key, instanceId) }
+      }))
+    ]))
+    if (Number(newest) !== generation) return []
+    const marks = total === 0 ? 0 : 1
+    if (marked !== marks || known > leased) {
+      const keys = [index, instances, generations, leases]
+      await this.#link.script(renewMarks, keys, [instanceId, generation, safetyTtlMs, this.#leaseMs, marks])
+    }
+    // Where the index has as many groups as this instance, it has each of them.
+    const unlisted = listed === total + marked ? new Set() : await this.#unlisted(index, steady)
+    if (hunting) await this.#hunt(steady, counts)
+    return steady.filter((group, at) => {
+      return unlisted.has(group) || members[at] !== held[at] || Number(counts[at]?.[instanceId] ?? 0) !== held[at]
+    })
   }
 
-  async #removeGhosts (groups: readonly string[], ghosts: ReadonlyArray<number | string>): Promise<void> {
+  /** The groups, among these, that the index lacks. */
+  async #unlisted (index: string, groups: readonly string[]): Promise<ReadonlySet<string>> {
+    const listed = await this.#link.run(async redis => await Promise.all(groups.map(async group => await redis.sismember(index, group))))
+    return new Set(groups.filter((_, at) => listed[at] === 0))
+  }
+
+  /** Looks for members of instances that have neither a record nor a lease. `counts`: what is stored of each group. */
+  async #hunt (groups: readonly string[], counts: readonly object[]): Promise<void> {
+    const { instances, leases } = this.#keys
+    const others = counts.map(stored => Object.keys(stored).filter(id => id !== '#' && id !== this.#local.instanceId))
+    const ids = [...new Set(others.flat())]
+    if (ids.length === 0) return
+    const known = await this.#link.run(async redis => await Promise.all(ids.map(async id => {
+      return await Promise.all([redis.hget(instances, id), redis.zscore(leases, id)])
+    })))
+    const unknown = new Set(ids.filter((_, at) => known[at]?.every(found => found === null)))
+    await this.#removeGhosts(groups.flatMap((group, at) => {
+      return (others[at] ?? []).filter(id => unknown.has(id)).map(id => [group, id] as const)
+    }))
+  }
+
+  async #removeGhosts (ghosts: ReadonlyArray<readonly [group: string, instanceId: string]>): Promise<void> {
     const { instances, leases } = this.#keys
     let removed = 0
-    for (let at = 0; at + 1 < ghosts.length; at += 2) {
-      const [group, ghost] = [groups[Number(ghosts[at]) - 1] ?? '', String(ghosts[at + 1])]
+    for (const [group, ghost] of ghosts) {
       const name = `${ghost}:${group}`
       if (!this.#suspects.has(name)) {
         this.#newSuspects.add(name)
