@@ -71,8 +71,8 @@ export class SingleBackplane implements RedisDeployment {
     return this.#partition?.clock.now() ?? Date.now()
   }
 
-  // Every join calls this and `syncMember`. The two make no promises of their own: `RedisBackplane` has one already, which rejects when
-  // this throws.
+  // Every join calls this and `syncMember`, and every message `publish` or `append`. They make no promises of their own: `RedisBackplane`
+  // has one already, which rejects when this throws.
   subscribe (target: Target): Promise<void> {
     return this.#open.subscribe(target)
   }
@@ -85,12 +85,12 @@ export class SingleBackplane implements RedisDeployment {
     return this.#partition?.subscriptions.interrupted(this.#keys.channel(target)) ?? false
   }
 
-  async publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
-    return await this.#open.writer.publish(targets, envelope)
+  publish (targets: readonly Target[], envelope: Envelope): Promise<number> {
+    return this.#open.writer.publish(targets, envelope)
   }
 
-  async append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
-    return await this.#open.writer.append(targets, envelope, key)
+  append (targets: readonly AppendTarget[], envelope: Envelope, key?: string): Promise<Appended> {
+    return this.#open.writer.append(targets, envelope, key)
   }
 
   async history (group: string, since: LogPosition | undefined, limit: number): Promise<LogPage> {
