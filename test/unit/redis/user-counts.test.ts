@@ -5,6 +5,8 @@ import { UserCounts } from '../../../lib/backplane/redis/membership/users.ts'
 import { WebsocketGroupsError } from '../../../lib/errors.ts'
 import { silentLog } from '../../helpers/loggers.ts'
 
+const noReads = { async run (): Promise<never> { throw new Error('only beats read, and none comes') } }
+
 /** Counts of users over a link that answers at once, paced by the test. `calls`: the users of each call. */
 function setup (): { counts: UserCounts, calls: string[][], begin: () => void } {
   const keys = new Keys('wsg:')
@@ -15,6 +17,7 @@ function setup (): { counts: UserCounts, calls: string[][], begin: () => void } 
     waiting = undefined
   }
   const link = {
+    ...noReads,
     async script (_script: unknown, names: readonly string[]) {
       calls.push(names.slice(2))
       return names.slice(2).map(() => 0)
@@ -57,6 +60,7 @@ t.test('of users that come and go while Redis is out, only those are kept that m
   const here = new Set<string>()
   let [calls, failure]: [Array<readonly string[]>, Error | undefined] = [[], undefined]
   const link = {
+    ...noReads,
     async script (_script: unknown, keys: readonly string[]) {
       if (failure !== undefined) throw failure
       calls.push(keys.slice(2).map(key => key.replace(/.*:/, '')))

@@ -57,25 +57,12 @@ return elsewhere
 type CountedInstance = Pick<LocalInstance, 'instanceId' | 'connectionsOf' | 'log'>
 
 /**
- * Finds users without a count of this instance.
- * KEYS the counts of each user.  ARGV 1 instance id
- * Returns their numbers (from 1).
- */
-const findLost = new Script(`
-local lost = {}
-for k = 1, #KEYS do
-  if not redis.call('HGET', KEYS[k], ARGV[1]) then lost[#lost + 1] = k end
-end
-return lost
-`)
-
-/**
  * Stores how many connections each user has on this instance, and tells how many on others. Stored numbers are absolute, and are read from
  * the instance when they are sent, so an outage or a lost reply leaves nothing wrong once it is over. Changes during a call go together in
  * the next one. What Redis lost by itself (keys that were evicted or deleted) is found beside a beat.
  */
 export class UserCounts {
-  readonly #link: Pick<Link, 'script'>
+  readonly #link: Pick<Link, 'script' | 'run'>
   readonly #keys: Keys
   readonly #local: CountedInstance
   readonly #beatsPerLook: number
@@ -98,7 +85,7 @@ export class UserCounts {
 
   /** Tests inject `pace`. */
   constructor (
-    link: Pick<Link, 'script'>, keys: Keys, lease: Pick<Lease, 'on'>, local: CountedInstance, beatsPerLook: number,
+    link: Pick<Link, 'script' | 'run'>, keys: Keys, lease: Pick<Lease, 'on'>, local: CountedInstance, beatsPerLook: number,
     pace: Pick<Throttle, 'soon' | 'close'> = new Throttle()
   ) {
     this.#link = link
@@ -157,10 +144,11 @@ export class UserCounts {
     if (users.length === 0) return
     try {
       const keys = users.map(userId => this.#keys.user(userId))
-      const lost = await mending(this.#link, () => hashes(keys), async () => {
-        return await this.#link.script(findLost, keys, [this.#local.instanceId])
-      }) as number[]
-      for (const number of lost) this.#dirty.add(users[number - 1] ?? '')
+      const counts = await mending(this.#link, () => hashes(keys), async () => await this.#link.run(async redis => {
+        return await Promise.all(keys.map(async key => await redis.hget(key, this.#local.instanceId)))
+      }))
+      const lost = users.filter((_, at) => counts[at] === null)
+      for (const userId of lost) this.#dirty.add(userId)
       if (lost.length > 0) this.#schedule()
     } catch (error) {
       this.#local.log.debug({ err: error }, 'counts of users could not be compared with what is stored')
