@@ -31,6 +31,27 @@ end
 `)
 
 /**
+ * Looks for members of instances that have neither a record nor a lease. In a script, as a group of all instances has as many counts.
+ * KEYS 1 instances  2 leases, then the counts of each group.  ARGV 1 id of the instance that looks
+ * Returns number (from 1) and instance of each group with such members.
+ */
+const hunt = new Script(`
+local call, known, ghosts = redis.call, {['#'] = true, [ARGV[1]] = true}, {}
+for k = 3, #KEYS do
+  local ids = call('HKEYS', KEYS[k])
+  for i = 1, #ids do
+    local id = ids[i]
+    if known[id] == nil then known[id] = call('HGET', KEYS[1], id) or call('ZSCORE', KEYS[2], id) end
+    if not known[id] then
+      ghosts[#ghosts + 1] = k - 2
+      ghosts[#ghosts + 1] = id
+    end
+  end
+end
+return ghosts
+`)
+
+/**
  * Removes the members of an instance from one group, once nobody knows the instance.
  * KEYS 1 members there  2 counts  3 instances  4 leases.  ARGV 1 that instance's id
  * Returns how many members were removed.
@@ -116,15 +137,10 @@ export class Audit {
     if (steady.length === 0 && groups.length > 0) return []
     const held = steady.map(group => [...this.#local.memberIds(group)].length)
     const total = [...this.#local.groups()].length
-    const hunting = this.#hunting
     const [newest, listed, marked, known, leased, members, counts] = await this.#link.run(async redis => await Promise.all([
       redis.hget(generations, instanceId), redis.scard(index), redis.sismember(index, ''), redis.hlen(instances), redis.zcard(leases),
       Promise.all(steady.map(async group => await redis.hlen(this.#keys.members(group, instanceId)))),
-      Promise.all(steady.map(async (group): Promise<Record<string, string | null>> => {
-        const key = this.#keys.counts(group)
-        if (hunting) return await redis.hgetall(key)
-        return { [instanceId]: await redis.hget(key, instanceId) }
-      }))
+      Promise.all(steady.map(async group => await redis.hget(this.#keys.counts(group), instanceId)))
     ]))
     if (Number(newest) !== generation) return []
     const marks = total === 0 ? 0 : 1
@@ -134,10 +150,8 @@ export class Audit {
     }
     // Where the index has as many groups as this instance, it has each of them.
     const unlisted = listed === total + marked ? new Set() : await this.#unlisted(index, steady)
-    if (hunting) await this.#hunt(steady, counts)
-    return steady.filter((group, at) => {
-      return unlisted.has(group) || members[at] !== held[at] || Number(counts[at]?.[instanceId] ?? 0) !== held[at]
-    })
+    if (this.#hunting && steady.length > 0) await this.#hunt(steady)
+    return steady.filter((group, at) => unlisted.has(group) || members[at] !== held[at] || Number(counts[at] ?? 0) !== held[at])
   }
 
   /** The groups, among these, that the index lacks. */
@@ -146,25 +160,14 @@ export class Audit {
     return new Set(groups.filter((_, at) => listed[at] === 0))
   }
 
-  /** Looks for members of instances that have neither a record nor a lease. `counts`: what is stored of each group. */
-  async #hunt (groups: readonly string[], counts: readonly object[]): Promise<void> {
+  /** Notes members of unknown instances, and removes those that the last hunt noted. */
+  async #hunt (groups: readonly string[]): Promise<void> {
     const { instances, leases } = this.#keys
-    const others = counts.map(stored => Object.keys(stored).filter(id => id !== '#' && id !== this.#local.instanceId))
-    const ids = [...new Set(others.flat())]
-    if (ids.length === 0) return
-    const known = await this.#link.run(async redis => await Promise.all(ids.map(async id => {
-      return await Promise.all([redis.hget(instances, id), redis.zscore(leases, id)])
-    })))
-    const unknown = new Set(ids.filter((_, at) => known[at]?.every(found => found === null)))
-    await this.#removeGhosts(groups.flatMap((group, at) => {
-      return (others[at] ?? []).filter(id => unknown.has(id)).map(id => [group, id] as const)
-    }))
-  }
-
-  async #removeGhosts (ghosts: ReadonlyArray<readonly [group: string, instanceId: string]>): Promise<void> {
-    const { instances, leases } = this.#keys
+    const counts = groups.map(group => this.#keys.counts(group))
+    const ghosts = await this.#link.script(hunt, [instances, leases, ...counts], [this.#local.instanceId]) as Array<number | string>
     let removed = 0
-    for (const [group, ghost] of ghosts) {
+    for (let at = 0; at + 1 < ghosts.length; at += 2) {
+      const [group, ghost] = [groups[Number(ghosts[at]) - 1] ?? '', String(ghosts[at + 1])]
       const name = `${ghost}:${group}`
       if (!this.#suspects.has(name)) {
         this.#newSuspects.add(name)
