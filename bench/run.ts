@@ -78,7 +78,12 @@ function build (folder: string): void {
   execFileSync(process.execPath, [join(folder, 'scripts', 'build.mjs'), '--if-stale'], { stdio: 'inherit' })
 }
 
-async function runDrill (run: (options: DrillOptions) => Promise<Result>, about: object, keep: boolean): Promise<void> {
+interface About { readonly machine: Machine, readonly before?: string | undefined }
+
+/** What was given. Where the other checkout lies says nothing; its commit does. */
+const argsOf = ({ before: commit = 'no commit' }: About): string[] => args.map((arg, i) => args[i - 1] === '--before' ? commit : arg)
+
+async function runDrill (run: (options: DrillOptions) => Promise<Result>, about: About, keep: boolean): Promise<void> {
   const systems: DrillName[] = parseNames(given.get('systems') ?? (alone.includes(scenario) ? 'ours' : undefined), drillNames)
   const rows: Row[] = []
   const raw = []
@@ -89,11 +94,9 @@ async function runDrill (run: (options: DrillOptions) => Promise<Result>, about:
     rows.push(...result.rows.map(row => ({ run: n, ...row })))
     raw.push(result.raw)
   }
-  const content = { scenario, title, args, at: new Date().toISOString(), ...about, rows, raw }
+  const content = { scenario, title, args: argsOf(about), at: new Date().toISOString(), ...about, rows, raw }
   console.log(`\n${title}\n\n${table(rows)}\n\n${keep ? save(scenario, content) : 'not kept'}`)
 }
-
-interface About { readonly machine: Machine, readonly before?: string | undefined }
 
 async function runMeasure (run: (options: MeasureOptions) => Promise<Measured>, about: About, keep: boolean): Promise<void> {
   assertLinux()
@@ -103,9 +106,7 @@ async function runMeasure (run: (options: MeasureOptions) => Promise<Measured>, 
   const systems = (standard: readonly Name[]): readonly Name[] => asked === undefined ? standard : parseNames(asked, names)
   if (before === undefined && systems([]).includes('ours-before')) throw new Error('ours-before needs --before <another checkout>')
   const measured = await run({ ...given, runs, systems })
-  // Where the other checkout lies says nothing; its commit does.
-  const named = args.map((arg, i) => args[i - 1] === '--before' ? about.before ?? 'no commit' : arg)
-  const content = { scenario, args: named, at: new Date().toISOString(), runs, ...about, ...measured }
+  const content = { scenario, args: argsOf(about), at: new Date().toISOString(), runs, ...about, ...measured }
   const tables = [...tablesOf(content), ...ratiosOf(content)]
   const kept = keep ? saveMeasured(content) : 'not kept'
   console.log(`\n${measured.title}; medians of ${runs}\n\n${tables.map(table).join('\n\n')}\n\n${kept}`)
