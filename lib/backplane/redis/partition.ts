@@ -210,19 +210,20 @@ export class Partition {
     this.#probe.close()
     this.#followers.close()
     if (this.#ownsWriter) this.writer.close()
+    let membersClosedAt = 0
+    // Close both side by side: a subscribe link that hangs must not use up the time that the command link needs.
+    const givenBack = Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => {
+      membersClosedAt = performance.now()
+      await this.lease.close()
+    })])
     try {
-      await withProgress(this.#giveBack(), closeMs, () => this.#store.answeredAt, () => {
+      await withProgress(givenBack, closeMs, () => Math.max(membersClosedAt, this.#store.answeredAt), () => {
         throw new WebsocketGroupsError('WSG_TIMEOUT', `Redis did not answer for ${closeMs} ms`)
       })
     } catch (error) {
       logEvent(this.#local.log, 'members_left_behind', { err: error })
     }
     await Promise.all([this.#links.command.close(), this.#links.subscribe.close()])
-  }
-
-  async #giveBack (): Promise<void> {
-    // Close both side by side: a subscribe link that hangs must not use up the time that the command link needs.
-    await Promise.all([this.subscriptions.close(), this.users.close(), this.members.close().then(async () => await this.lease.close())])
   }
 
   #decideBoot (error?: Error): void {

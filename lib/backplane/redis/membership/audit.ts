@@ -81,6 +81,7 @@ export class Audit {
   #suspects = new Set<string>()
   /** Those that this hunt found. */
   #newSuspects = new Set<string>()
+  #closed = false
 
   constructor (link: Link, keys: Keys, local: LocalInstance, leaseMs: number, beatsPerLook: number) {
     this.#link = link
@@ -112,6 +113,7 @@ export class Audit {
       if (first.length === 0) return []
       // A connection is in its group in the hub a moment before its membership is handed over to be written.
       await new Promise<void>(resolve => { setTimeout(resolve, secondLookMs) })
+      if (this.#closed) return []
       return await this.#differing(first, generation, changing)
     } catch (error) {
       // Another program wrote one of their keys: whoever writes them anew finds which.
@@ -119,6 +121,11 @@ export class Audit {
       this.#local.log.debug({ err: error }, 'memberships could not be compared with what is stored')
       return []
     }
+  }
+
+  /** A look that is under way ends with the answer that it waits for. */
+  close (): void {
+    this.#closed = true
   }
 
   get #hunting (): boolean {
@@ -142,7 +149,7 @@ export class Audit {
       Promise.all(steady.map(async group => await redis.hlen(this.#keys.members(group, instanceId)))),
       Promise.all(steady.map(async group => await redis.hget(this.#keys.counts(group), instanceId)))
     ]))
-    if (Number(newest) !== generation) return []
+    if (this.#closed || Number(newest) !== generation) return []
     const marks = total === 0 ? 0 : 1
     if (marked !== marks || known > leased) {
       const keys = [index, instances, generations, leases]
@@ -150,7 +157,7 @@ export class Audit {
     }
     // Where the index has as many groups as this instance, it has each of them.
     const unlisted = listed === total + marked ? new Set() : await this.#unlisted(index, steady)
-    if (this.#hunting && steady.length > 0) await this.#hunt(steady)
+    if (this.#hunting && steady.length > 0 && !this.#closed) await this.#hunt(steady)
     return steady.filter((group, at) => unlisted.has(group) || members[at] !== held[at] || Number(counts[at] ?? 0) !== held[at])
   }
 

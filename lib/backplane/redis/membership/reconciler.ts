@@ -96,6 +96,7 @@ export class MemberReconciler {
     this.#closed = true
     clearTimeout(this.#retryTimer)
     this.#pace.close()
+    this.#audit.close()
     for (const { stored } of this.#changes.values()) stored.resolve()
     await this.#looking
     await this.#flushing

@@ -55,7 +55,7 @@ export class MemberStore {
     return this.#unsettled?.generation === generation && this.#unsettled.connection !== this.#link.connection
   }
 
-  /** When Redis last answered a write of this instance's memberships (`performance.now()`): deadlines of later writes start from then. */
+  /** When Redis last answered a call about this instance's memberships (`performance.now()`): deadlines of later writes start from then. */
   get answeredAt (): number {
     return this.#answeredAt
   }
@@ -117,6 +117,7 @@ export class MemberStore {
       const [next, names] = await this.#mending(instanceId, [], async () => {
         return await this.#link.run(async redis => await redis.sscan(index, cursor, 'COUNT', groupsPerReap))
       })
+      if (instanceId === this.#local.instanceId) this.#answeredAt = performance.now()
       cursor = next
       const listed = names.filter(name => name !== '')
       const hashes = listed.flatMap(group => [this.#keys.counts(group), this.#keys.members(group, instanceId)])
