@@ -39,6 +39,15 @@ t.test('the members of a killed instance go also from partitions in which no oth
   t.strictSame(new Set(await survivor.counts(names)), new Set([1]))
   await victim.kill()
   await until(async () => await survivor.hasCounts(names, 0), { timeoutMs: 30_000, what: 'the ghosts to be gone' })
+  // An instance that closes while it cleans up after another one leaves that to the next.
+  await until(async () => {
+    const found = await Promise.all(cluster.nodes.map(async ({ admin }) => {
+      const keys = await admin.keys('*:inst')
+      return await Promise.all(keys.map(async key => await admin.hgetall(key).catch(() => ({}))))   // a replica
+    }))
+    const others = found.flat().flatMap(records => Object.entries(records)).filter(([id]) => id !== survivor.instanceId)
+    return others.length > 0 && others.every(([, record]) => record.startsWith('F'))
+  }, { timeoutMs: 30_000, what: 'the clean-up of all partitions' })
   await survivor.backplane.close()
   t.strictSame((await cluster.keys()).filter(key => /:(?:live|inst|gen|[irm]:.*)$/.test(key)), [])
 })

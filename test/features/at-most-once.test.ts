@@ -154,11 +154,8 @@ onRedis(t, redis, 'while subscriptions are cut, an instance\'s own messages arri
   await Promise.all(members.map(async ({ id }) => await a.registry.join(id, 'also')))
   const there = await b.enter('cut')
   const targets = [['cut', 'also'], 'cut', ['also', 'cut']]
-  let cuts = 0
-  const cutter = setInterval(() => {
-    cuts++
-    void redis.admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
-  }, 100)
+  const cuts: Array<Promise<unknown>> = []
+  const cutter = setInterval(() => cuts.push(redis.admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')), 100)
   t.teardown(() => clearInterval(cutter))
   const total = 3_000
   for (let n = 0; n < total; n++) {
@@ -166,14 +163,20 @@ onRedis(t, redis, 'while subscriptions are cut, an instance\'s own messages arri
     if (n % 10 === 0) await new Promise(resolve => setTimeout(resolve, 3))
   }
   clearInterval(cutter)
-  t.ok(cuts > 3)
-  await until(() => [a, b].every(({ registry }) => registry.health().status === 'up'))
+  t.ok(cuts.length > 3)
+  // What is sent while a subscription is away is lost, and an instance that looks well may not have noticed the last cut.
+  await Promise.all(cuts)
+  await until(async () => {
+    const channel = (await redis.channels()).find(name => name.endsWith(':g:cut')) ?? ''
+    return Number((await redis.admin.pubsub('NUMSUB', channel))[1]) === 2
+  })
   await a.registry.broadcastToGroup('cut', String(total))
   for (const member of [...members, there]) {
     await member.client.nextWhere(message => message === String(total))
     const numbers = heard(member).map(Number)
     t.strictSame(numbers, [...new Set(numbers)].sort((one, other) => one - other), 'in order, none twice')
     if (logged) t.equal(numbers.length, total + 1, 'and none is missed, as the log repairs what a cut took')
-    else if (member !== there) t.ok(total + 1 - numbers.length < 3 * cuts, `${total + 1 - numbers.length} missed by ${cuts} cuts`)
+    const missed = total + 1 - numbers.length
+    if (!logged && member !== there) t.ok(missed < 3 * cuts.length, `${missed} missed by ${cuts.length} cuts`)
   }
 }, 'both')
