@@ -62,3 +62,10 @@ export function median (values: readonly number[]): number {
   const [low = 0, high = 0] = [sorted[(sorted.length - 1) >> 1], sorted[sorted.length >> 1]]
   return (low + high) / 2
 }
+
+/** What one cost by what the other did in the same round: the median and, in parentheses, the quartiles. */
+export function pairedRatio (costs: readonly number[], others: readonly number[]): string {
+  const ratios = costs.map((cost, round) => cost / (others[round] ?? NaN)).sort((a, b) => a - b)
+  const [low = 0, high = 0] = [ratios[ratios.length >> 2], ratios[(3 * ratios.length) >> 2]]
+  return `${median(ratios).toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`
+}

@@ -5,7 +5,7 @@ import type { DrillOptions } from '../options.ts'
 import { start, type Child } from '../rig/child.ts'
 import type { Load, LogPublisherApi } from '../rig/log-publisher.ts'
 import { startRedis } from '../rig/redis.ts'
-import { median } from '../rig/runs.ts'
+import { median, pairedRatio } from '../rig/runs.ts'
 import type { Result, Row } from '../results.ts'
 
 const bytes = 200
@@ -77,11 +77,7 @@ async function subscriber (url: string): Promise<Redis> {
 
 function rowOf ([costs = [], before = []]: ReadonlyArray<readonly Cost[]>): Row {
   const middle = (figure: keyof Cost): number => median(costs.map(cost => cost[figure]))
-  const ratio = (figure: keyof Cost): string => {
-    const ratios = costs.map((cost, round) => cost[figure] / (before[round]?.[figure] ?? NaN)).sort((a, b) => a - b)
-    const [low = 0, high = 0] = [ratios[ratios.length >> 2], ratios[(3 * ratios.length) >> 2]]
-    return `${median(ratios).toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`
-  }
+  const ratio = (figure: keyof Cost): string => pairedRatio(costs.map(cost => cost[figure]), before.map(cost => cost[figure]))
   return {
     'messages per call': middle('messagesPerCall').toFixed(1),
     'us per message: command': middle('commandUs').toFixed(2),

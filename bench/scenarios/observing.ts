@@ -3,7 +3,7 @@ import type { DrillOptions } from '../options.ts'
 import { compile } from '../rig/native.ts'
 import { assertLinux, cpuUs } from '../rig/proc.ts'
 import type { Rig } from '../rig/rig.ts'
-import { median } from '../rig/runs.ts'
+import { median, pairedRatio } from '../rig/runs.ts'
 import { startRig } from '../rig/start.ts'
 import { until } from '../rig/until.ts'
 import type { Result, Row } from '../results.ts'
@@ -68,12 +68,10 @@ export async function observing ({ number, numbers }: DrillOptions): Promise<Res
 }
 
 function rowOf (perSecond: number, { plain, observed }: Readonly<Record<Kind, readonly number[]>>): Row {
-  const ratios = observed.map((us, round) => us / (plain[round] ?? NaN)).sort((a, b) => a - b)
-  const [low = 0, high = 0] = [ratios[ratios.length >> 2], ratios[(3 * ratios.length) >> 2]]
   return {
     'messages/s': perSecond,
     'us per delivery: without': median(plain).toPrecision(3),
     'with all of it': median(observed).toPrecision(3),
-    ratio: `${median(ratios).toFixed(3)} (${low.toFixed(3)} to ${high.toFixed(3)})`
+    ratio: pairedRatio(observed, plain)
   }
 }
