@@ -154,6 +154,10 @@ t.test('so does appendToOne', async t => {
   const keyed = keyedToOneCall
   const two = [...keyed.args.with(3, randomBytes(8)), 'body']
   await t.rejects(run(script, keyed.keys, two), { message: /expected/ })
+  // A number too many.
+  for (const keys of [names, keyed.keys]) {
+    await t.rejects(run(script, keys, keyed.args.with(2, Buffer.concat([about(), Buffer.alloc(6)]))), { message: /must/ })
+  }
   await t.rejects(run(script, [...keyed.keys, 'another'], keyed.args), { message: /expected/ })
   t.strictSame(await everything(), [])
 })

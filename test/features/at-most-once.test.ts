@@ -166,6 +166,7 @@ onRedis(t, redis, 'while subscriptions are cut, an instance\'s own messages arri
   t.ok(cuts.length > 3)
   // What is sent while a subscription is away is lost, and an instance that looks well may not have noticed the last cut.
   await Promise.all(cuts)
+  await until(() => [a, b].every(({ registry }) => registry.health().status === 'up'))
   await until(async () => {
     const channel = (await redis.channels()).find(name => name.endsWith(':g:cut')) ?? ''
     return Number((await redis.admin.pubsub('NUMSUB', channel))[1]) === 2
