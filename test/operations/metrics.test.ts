@@ -2,6 +2,7 @@ import t, { type Test } from 'tap'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { DefaultIdentity, Limits, Metric, MetricsSnapshot, NumberMetric } from '../../plugin.ts'
+import type { LocalConnection } from '../../lib/connection/connection.ts'
 import { catalogue } from '../../lib/metrics/catalogue.ts'
 import { Histogram } from '../../lib/metrics/histogram.ts'
 import { CloseCodes } from '../../lib/metrics/close-codes.ts'
@@ -12,7 +13,7 @@ import { openFramed } from '../features/framed/framed-client.ts'
 import { connect, upgradeStatus, type ConnectOptions } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
-import { serve, type Served } from '../helpers/service.ts'
+import { gate, serve, type Served } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
@@ -119,6 +120,30 @@ t.test('a message that waits for a callback is recorded with its wait, and the c
   t.equal(wait.values[0]?.counts[0], 1, 'the first did not wait')
   // How long depends on when it came.
   t.ok((wait.values[0]?.sum ?? 0) > 0, 'the second did')
+})
+
+t.test('a loss that waits for onGap is no message: counts of the waits of messages never go down', async (t) => {
+  const { opened: handled, open: handle } = gate()
+  let gaps = 0
+  const { registry, url } = await serve(t, {}, app => {
+    app.get('/slow', { websocket: true }, app.wsHandler({ onMessage: async () => await handled, onGap: () => { gaps++ } }))
+  })
+  const client = connect(t, `${url}/slow`)
+  await client.opened
+  client.send('1')
+  await until(() => registry.stats().messagesReceived === 1)
+  const counts = (): readonly number[] => {
+    const wait = registry.metrics().queue_wait_seconds
+    return wait?.type === 'histogram' ? wait.values.flatMap(({ counts, count }) => [...counts, count]) : []
+  }
+  const before = counts()
+  const [connection] = registry.all() as LocalConnection[]
+  connection?.gapped('lobby', 'trimmed')
+  // Longer than the first bucket.
+  await new Promise(resolve => { setTimeout(resolve, 20) })
+  handle()
+  await until(() => gaps === 1)
+  t.strictSame(counts(), before)
 })
 
 t.test('traffic is told by route, closes by code, refusals by reason', async (t) => {

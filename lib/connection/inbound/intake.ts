@@ -131,11 +131,6 @@ export class ConnectionIntake implements Intake {
     this.#goOn = undefined
   }
 
-  /** A message waited from `since` until now. */
-  waited (since = 0): void {
-    this.#budget.metrics.timings.queueWait.observeSince(since)
-  }
-
   stall (): void {
     this.#budget.metrics.limitHit('stalledMessages', this.#owner.connection)
     this.#owner.stalled()

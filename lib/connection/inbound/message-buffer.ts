@@ -8,8 +8,11 @@ export interface InboundLimits {
   readonly options: { readonly maxPayload?: number | undefined }
 }
 
-/** A message that was received, its length and, if it waits, since when (`performance.now()`). */
-export interface Waiting<Message> { readonly message: Message, readonly bytes: number, readonly since?: number | undefined }
+/** A message that was received, and its length. */
+export interface Received<Message> { readonly message: Message, readonly bytes: number }
+
+/** A message that waits since then (`performance.now()`). */
+interface Waiting<Message> extends Received<Message> { readonly since: number }
 
 /** What a message costs beside its bytes while it is held. */
 const overheadBytes = 200
@@ -74,7 +77,6 @@ export class MessageBuffer<Message> {
     const next = this.#waiting.shift()
     if (next === undefined) return undefined
     this.#bytes -= next.bytes
-    this.#intake.waited(next.since)
     const { maxQueuedMessages, maxQueuedBytes } = this.#limits
     if (this.length === 0 || (this.length <= maxQueuedMessages * resumeShare && this.#bytes <= maxQueuedBytes * resumeShare)) {
       this.#intake.resume(PauseReason.Queue)

@@ -6,7 +6,7 @@ import { hasCode } from '../../errors.ts'
 import { isClientFault, willPass } from '../error-answer.ts'
 import { isThenable } from './callback-results.ts'
 import { Input, type InboundHost } from './input.ts'
-import { detached, MessageBuffer, weigh, type Waiting } from './message-buffer.ts'
+import { detached, MessageBuffer, weigh, type Received } from './message-buffer.ts'
 import type { ClientRequest } from '../framed/frame-codec.ts'
 import { tooManyParts } from './message-parts.ts'
 import { isFramed, isLoss, type Message, type RequestHandler } from './queued-message.ts'
@@ -177,8 +177,8 @@ export class MessageQueue extends AsyncResource {
   }
 
   /** Waits for the callback that runs for a message, then handles the queue, one message at a time. Never rejects. */
-  async #work (first?: Waiting<Message>, running?: PromiseLike<unknown>): Promise<void> {
-    let [current, pending]: [Waiting<Message> | undefined, unknown] = [first, running]
+  async #work (first?: Received<Message>, running?: PromiseLike<unknown>): Promise<void> {
+    let [current, pending]: [Received<Message> | undefined, unknown] = [first, running]
     for (;;) {
       try {
         if (isThenable(pending)) await pending
@@ -189,6 +189,8 @@ export class MessageQueue extends AsyncResource {
         const next = this.#queue?.shift()
         if (next === undefined) break
         current = next
+        // Of messages alone: snapshots take the others that were handled for messages that did not wait.
+        if (!isLoss(next.message)) this.#metrics.timings.queueWait.observeSince(next.since)
         pending = this.#handle(next.message)
       } catch (error) {
         pending = this.#messageFailed(current?.message, toError(error))
