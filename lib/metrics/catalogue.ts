@@ -9,25 +9,26 @@ export interface Entry extends MetricBase {
   readonly factor?: number | undefined
 }
 
-function counter (name: string, help: string, labels?: MetricLabels): Entry {
-  return { name: `${name}_total`, type: 'counter', help, labels }
+function counter (name: string, help: string, more: Pick<Entry, 'labels' | 'unit'> = {}): Entry {
+  return { name: `${name}_total`, type: 'counter', help, ...more }
 }
 
-function gauge (name: string, help: string, more: Pick<Entry, 'labels' | 'unit' | 'factor'> = {}): Entry {
+function gauge (name: string, help: string, more: Pick<Entry, 'unit' | 'factor'> = {}): Entry {
   return { name, type: 'gauge', help, ...more }
 }
 
 const bytes = { unit: 'bytes' } as const
 
 const refusals = 'Upgrades that authentication, a limit or a block kept out, or that came while this instance takes no connections.'
-const refused = (reason: string): Entry => counter('upgrades_refused', refusals, { reason })
+const refused = (reason: string): Entry => counter('upgrades_refused', refusals, { labels: { reason } })
 /** Has no number of its own: counts what is left of `upgradesRefused` when all other reasons are subtracted. */
 export const refusedNotReady = refused('not_ready')
-const limited = (limit: string): Entry => counter('limit_hits', 'How often a limit held something up or kept something out.', { limit })
+const limitHits = 'How often a limit held something up or kept something out.'
+const limited = (limit: string): Entry => counter('limit_hits', limitHits, { labels: { limit } })
 const failures = 'What went wrong for single messages, requests and connections.'
-const failed = (what: string): Entry => counter('failures', failures, { what })
+const failed = (what: string): Entry => counter('failures', failures, { labels: { what } })
 const outages = 'What policies decided because the backplane was out.'
-const inOutage = (decision: string): Entry => counter('outage_decisions', outages, { decision })
+const inOutage = (decision: string): Entry => counter('outage_decisions', outages, { labels: { decision } })
 
 /**
  * Every number of `registry.stats()` that this package counts, as a metric. Two sums are left out, because snapshot.ts has their parts:
@@ -113,7 +114,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   appendsWaiting: gauge('appends_waiting', 'Broadcasts to groups with a log that wait for Redis.'),
   appendsWaitingBytes: gauge('appends_waiting_bytes', 'Size of these broadcasts.', bytes),
   bulkReads: counter('bulk_reads', 'Large reads of logs, lists of members and streams.'),
-  bulkBytes: counter('bulk_read_bytes', 'Size of the answers to large reads.'),
+  bulkBytes: counter('bulk_read_bytes', 'Size of the answers to large reads.', bytes),
   bulkReadsWaiting: gauge('bulk_reads_waiting', 'Large reads that wait for their turn.'),
   bulkReadsFailed: counter('bulk_reads_failed', 'Large reads that failed.'),
   redisUp: gauge('redis_up', '1 while both links to Redis work.'),

@@ -53,7 +53,7 @@ function faults (name: string, { type, help, unit, values }: Metric): string[] {
   return [
     /^[a-z][a-z0-9_]*$/.test(name) ? '' : 'characters',
     (type === 'counter') === name.endsWith('_total') ? '' : 'a counter, and nothing else, ends with _total',
-    unit === undefined || name.replace(/_total$/, '').endsWith(unit) ? '' : 'the unit is not in the name',
+    unit === /_(seconds|bytes)(_total)?$/.exec(name)?.[1] ? '' : 'the unit is not that of the name',
     /^[A-Z1].*\.$/.test(help) ? '' : 'help is no sentence',
     values.some(({ labels }) => Object.keys(labels).some(label => !/^(route|direction|reason|limit|what|decision|code|stat)$/.test(label)))
       ? 'an unbounded label'
