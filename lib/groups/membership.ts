@@ -7,7 +7,6 @@ import type { LocalMember } from '../hub/local-member.ts'
 import type { Metrics } from '../metrics.ts'
 import { RateTable } from '../connection/inbound/rate.ts'
 import { Tags } from '../connection/tags.ts'
-import { announce } from '../metrics/channels.ts'
 import { shownBy, toInfo, type MemberInfoOption } from './member-info.ts'
 import type { Occupancy } from './occupancy.ts'
 import type { Presence } from '../presence/presence.ts'
@@ -210,7 +209,7 @@ export class Membership {
     const result = replay === undefined ? { scope } : await this.#replay.play(replay, scope)
     if (added && this.#hub.find(connection, group) === member) {
       this.#presence.joined(member)
-      announce('group.join', () => ({ connection, group }))
+      member.joined()
     }
     return result
   }
@@ -227,7 +226,6 @@ export class Membership {
   #takeOut (connection: LocalConnection, group: string): boolean {
     if (this.#hub.leave(connection, group) === undefined) return false
     if (!this.#hub.has(group)) this.#backplane.unsubscribe({ kind: 'group', name: group })
-    announce('group.leave', () => ({ connection, group }))
     return true
   }
 

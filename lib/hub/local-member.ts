@@ -2,6 +2,7 @@ import type { Envelope } from '../backplane/backplane.ts'
 import { formatPosition } from '../backplane/position.ts'
 import type { LocalConnection } from '../connection/connection.ts'
 import { OutboundMessage } from '../connection/outbound/message.ts'
+import { announce } from '../metrics/channels.ts'
 import type { Member } from '../types.ts'
 import { labelOf } from '../backplane/user-log.ts'
 import { exclusionOf } from './exclusion.ts'
@@ -20,6 +21,8 @@ export class LocalMember {
   #member: Member
   #holdback: Holdback | undefined
   #ended = false
+  /** The join was told on the diagnostics channel, and so will be the leave. */
+  #told = false
 
   constructor (connection: LocalConnection, group: string, member: Member) {
     this.connection = connection
@@ -125,10 +128,17 @@ export class LocalMember {
     return this.#holdback?.release(end) ?? []
   }
 
+  /** The connection is in the group, and its join did not fail. */
+  joined (): void {
+    this.#told = true
+    announce('group.join', () => ({ connection: this.connection, group: this.group }))
+  }
+
   /** The connection left the group. A join that follows makes another member. */
   end (): void {
     this.#ended = true
     this.dropHold()
+    if (this.#told) announce('group.leave', () => ({ connection: this.connection, group: this.group }))
   }
 
   /** Forgets the hold and what waits in it. */

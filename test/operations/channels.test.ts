@@ -1,8 +1,10 @@
 import t, { type Test } from 'tap'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { announce, type Events } from '../../lib/metrics/channels.ts'
-import { redisCluster, memoryInstances } from '../helpers/app.ts'
+import { memoryCluster, WebsocketGroupsError } from '../../plugin.ts'
+import { redisCluster, memoryInstances, startInstance } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { gate } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
@@ -41,6 +43,28 @@ t.test('connections, joins, leaves and publishes are told', async (t) => {
   await until(() => closed.length === 1)
   t.match(closed[0], { connection, code: 4000, reason: 'bye' })
   t.strictSame(left.map(one => [one.connection.id, one.group]), [[connection.id, 'lobby']])
+})
+
+t.test('no leave is told of who did not get in', async (t) => {
+  const backplane = memoryCluster().backplane()
+  const { opened: stored, open: store } = gate()
+  let fails = true
+  const syncMember = backplane.syncMember.bind(backplane)
+  backplane.syncMember = async (group, connectionId) => {
+    if (fails) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE')
+    if (group === 'slow') await stored
+    await syncMember(group, connectionId)
+  }
+  const { registry, open } = await startInstance(t, { backplane, outage: { join: 'reject' } })
+  const [joined, left] = [listen(t, 'group.join'), listen(t, 'group.leave')]
+  const { client, connection } = await open()
+  await t.rejects(registry.join(connection, 'lobby'), { code: 'WSG_BACKPLANE_UNAVAILABLE' })
+  fails = false
+  await registry.join(connection, 'team')
+  const joining = registry.join(connection, 'slow')
+  await Promise.all([client.close(), t.rejects(joining, { code: 'WSG_CONNECTION_GONE' }), until(() => registry.count() === 0).then(store)])
+  await until(() => left.length > 0)
+  t.strictSame([joined, left].map(events => events.map(({ group }) => group)), [['team'], ['team']])
 })
 
 t.test('the state of the backplane and losses are told', async (t) => {
