@@ -84,6 +84,7 @@ t.test('what the page shows in each step of the drill', { skip: executablePath =
   // Who was there last is shown, although the log cannot be read.
   await page.getByText(/^cannot be shown: .*the Redis command link is down$/).waitFor()
   await says(page, 'Who is there')
+  await says(page, /^members in all instances: 80 · as it was \d+ s ago$/)
   await page.goto(`${one.url}/admin/#groups=`)
   await page.getByRole('heading', { name: 'Groups', exact: true }).waitFor()
   await page.goto(`${one.url}/admin/#`)

@@ -71,6 +71,11 @@ function pager (next) {
   return made.childElementCount > 0 ? [made] : []
 }
 
+/** How many members a group has, and of when that is: during an outage it is what was known last. */
+const membersOf = ({ members, ageMs }) => ageMs === null
+  ? 'members in this instance: ' + number(members) + ' · those in others are not known now'
+  : 'members in all instances: ' + number(members) + (ageMs > 0 ? ' · as it was ' + lasting(ageMs) + ' ago' : '')
+
 async function groupView (name) {
   // During an outage the log cannot be read, and who was there last is known.
   const [group, history] = await Promise.all([
@@ -94,7 +99,7 @@ async function groupView (name) {
     const list = history.length > 0 ? table(['Time', 'From', 'Message'], messages, 'texts messages') : element('p', 'None in its log')
     body.push(element('h2', 'Latest messages'), list)
   }
-  return { title: 'Group ' + name, summary: 'members in all instances: ' + number(group.members), actions: [], body }
+  return { title: 'Group ' + name, summary: membersOf(group), actions: [], body }
 }
 
 async function userView (name) {

@@ -37,7 +37,8 @@ export function addViews (app: FastifyInstance, { preHandler, allow, describe }:
   app.get<{ Querystring: Query & { name: string } }>('/group', { ...route, schema: named }, async ({ query: { name, cursor } }) => {
     const [members, presence] = await Promise.all([registry.groupCount(name), registry.presence(name, { limit: perPage, cursor })])
     // The page compares times with this clock instead of the one of whoever looks.
-    return { members, presence: [...presence], cursor: presence.cursor, now: Date.now() }
+    const ageMs = Number.isFinite(presence.ageMs) ? presence.ageMs : null
+    return { members, presence: [...presence], cursor: presence.cursor, now: Date.now(), ageMs }
   })
   app.get<{ Querystring: { name: string } }>('/history', { ...route, schema: named }, async request => {
     await assertAllowed(allow, 'history', request)
