@@ -1,7 +1,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { performance } from 'node:perf_hooks'
 import type { Events } from '../../metrics/channels.ts'
-import type { Description, Health, MetricsSnapshot, Registry } from '../../types.ts'
+import type { Description, Health, MetricsSnapshot, Registry, Stats } from '../../types.ts'
 import { Change } from './change.ts'
 import { signsOf } from './signs.ts'
 
@@ -41,6 +41,14 @@ export interface Event { readonly at: number, readonly text: string, readonly ti
 /** Names, each with its number of connections. */
 export type Counted = ReadonlyArray<readonly [string, number]>
 
+interface RedisReport {
+  readonly up: boolean
+  readonly reconnects: number
+  readonly timeouts: number
+  /** `null` before the first lease. */
+  readonly leaseAgeMs: number | null
+}
+
 /** What an instance reports of itself, as JSON: at most some 12 KB, however large the instance is. */
 export interface Report extends Omit<Description, 'health' | 'options'>, Pick<Health, 'status' | 'since' | 'backplane' | 'problems'> {
   readonly id: string
@@ -62,7 +70,7 @@ export interface Report extends Omit<Description, 'health' | 'options'>, Pick<He
   /** In seconds, like the next one; `null` if nothing was measured. */
   readonly deliveryP99: number | null
   readonly onMessageP99: number | null
-  readonly redis?: { readonly up: boolean, readonly reconnects: number, readonly timeouts: number, readonly leaseAgeMs: number } | undefined
+  readonly redis?: RedisReport | undefined
   readonly busiest: Counted
   readonly users: Counted
   readonly events: readonly Event[]
@@ -121,7 +129,6 @@ export class Reporter {
     // A sign that is gone by the next report needs nobody's attention.
     const lasting = signs.filter(sign => this.#signs.includes(sign))
     const load = performance.eventLoopUtilization()
-    const { redisUp, redisReconnects = 0, redisTimeouts = 0, leaseAgeMs = 0 } = stats
     const report: Report = {
       id: health.instanceId,
       label: typeof options.instanceLabel === 'string' ? options.instanceLabel : null,
@@ -142,9 +149,7 @@ export class Reporter {
       refusedPerSecond: change.perSecond('upgrades_refused_total'),
       deliveryP99: change.p99('publish_to_delivery_seconds'),
       onMessageP99: change.p99('on_message_duration_seconds'),
-      redis: redisUp === undefined
-        ? undefined
-        : { up: redisUp === 1, reconnects: redisReconnects, timeouts: redisTimeouts, leaseAgeMs },
+      redis: redisOf(stats),
       ...this.#busiest(),
       events: [...this.#events.gap.values(), ...this.#events.limit.values()]
     }
@@ -181,6 +186,12 @@ export class Reporter {
     const scale = visited === 0 ? 1 : connections.length / visited
     return { busiest: most(members, scale), users: most(users, scale) }
   }
+}
+
+function redisOf ({ redisUp, redisReconnects = 0, redisTimeouts = 0, leaseAgeMs = 0 }: Stats): RedisReport | undefined {
+  if (redisUp === undefined) return undefined
+  const leaseAge = Number.isFinite(leaseAgeMs) ? leaseAgeMs : null
+  return { up: redisUp === 1, reconnects: redisReconnects, timeouts: redisTimeouts, leaseAgeMs: leaseAge }
 }
 
 function most (counts: ReadonlyMap<string, number>, scale: number): Counted {

@@ -44,7 +44,7 @@ function cell (name, text, more, className) {
 function redis ({ redis, backplane }) {
   if (!redis) return cell('Backplane', backplane)
   const more = [
-    'lease ' + (redis.leaseAgeMs / 1000).toFixed(1) + ' s ago',
+    redis.leaseAgeMs === null ? 'no lease yet' : 'lease ' + (redis.leaseAgeMs / 1000).toFixed(1) + ' s ago',
     ...redis.reconnects > 0 ? [number(redis.reconnects) + ' reconnects'] : [],
     ...redis.timeouts > 0 ? [number(redis.timeouts) + ' timeouts'] : []
   ]
