@@ -2,7 +2,7 @@ import t, { type Test } from 'tap'
 import type { LightMyRequestResponse } from 'fastify'
 import { chromium, type Browser } from 'playwright-core'
 import groupsDashboard, { type GroupsDashboardOptions } from '../../lib/operations/dashboard.ts'
-import { memoryCluster, type Json } from '../../plugin.ts'
+import { memoryCluster, WebsocketGroupsError, type Json } from '../../plugin.ts'
 import { browserBinary } from '../../scripts/browser-binary.mjs'
 import { redisCluster } from '../helpers/app.ts'
 import { connect, upgradeStatus, type TestClient } from '../helpers/client.ts'
@@ -346,6 +346,25 @@ t.test('who is blocked through the page stays out until the block is lifted', as
   t.equal((await ask(a, 'actions', { action: 'block', userId: 'ann', forMs: 0 })).statusCode, 400)
   t.strictSame((await ask(a, 'actions', { action: 'block', userId: 'ann', forMs: 60_000 })).json(), { done: 1 })
   t.equal((await upgradeStatus(`${a.url}/ws/lobby`, headers)).statusCode, 403)
+t.test('an action leaves a line also where it fails, because a part of it may be done', async (t) => {
+  const backplane = memoryCluster().backplane()
+  const allow = (): boolean => true
+  const { app, url, registry, logs } = await serve(t, { backplane }, app => {
+    app.wsRoom('/ws/:room', { auth: { required: false }, group: ({ room }) => room })
+    void app.register(groupsDashboard, { prefix: '/admin/realtime', auth: async () => {}, allow })
+  })
+  const ann = connect(t, `${url}/ws/lobby`, { headers: { authorization: 'Bearer ann' } })
+  await ann.opened
+  await until(() => registry.count() === 1)
+  backplane.block = async () => { throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE') }
+  const order = { action: 'block', userId: 'ann', forMs: 60_000 }
+  const headers = { host: 'localhost', origin: 'http://localhost' }
+  const answer = await app.inject({ method: 'POST', url: '/admin/realtime/actions', headers, payload: order })
+  t.equal(answer.statusCode, 503)
+  t.equal((await ann.closed).code, 4403)
+  t.match(logs.filter(({ event }) => event === 'dashboard_action'), [{ ...order, err: { code: 'WSG_BACKPLANE_UNAVAILABLE' } }])
+})
+
   t.strictSame((await ask(a, 'actions', { action: 'unblock', userId: 'ann' })).json(), { done: 0 })
   await connect(t, `${a.url}/ws/lobby`, headers).opened
 })

@@ -52,9 +52,15 @@ export function addActions (app: FastifyInstance, preHandler: readonly preHandle
   app.post<{ Body: Order }>('/actions', { preHandler: [fromPage, ...preHandler], schema: { body: orderSchema } }, async request => {
     const order = request.body
     await assertAllowed(allow, order.action, request)
-    const done = await carryOut(registry, order)
-    logEvent(request.log, 'dashboard_action', { ...order, done })
-    return { done }
+    try {
+      const done = await carryOut(registry, order)
+      logEvent(request.log, 'dashboard_action', { ...order, done })
+      return { done }
+    } catch (error) {
+      // In an outage a part of it may be done.
+      logEvent(request.log, 'dashboard_action', { ...order, err: error })
+      throw error
+    }
   })
 }
 
