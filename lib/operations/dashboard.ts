@@ -61,22 +61,20 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
   const { registry } = app
   const reporter = new Reporter(registry)
   const watch = new Watch({ registry, reporter, name: key === undefined ? undefined : secretName('report', key), everyMs, log: app.log })
-  const preHandler = [sameOrigin, auth]
   app.addHook('onRequest', notStored)
+  // After the sessions of the application are read, and before a stranger is told how a request should be.
+  app.addHook('preValidation', sameOrigin)
+  app.addHook('preValidation', auth)
 
-  app.get('/', { preHandler }, async (request, reply) => {
+  app.get('/', async (request, reply) => {
     // The page loads its files by relative URLs.
     const [path = '', query] = request.url.split('?')
     if (!path.endsWith('/')) return await reply.redirect(`${path.split('/').at(-1) ?? ''}/${query === undefined ? '' : `?${query}`}`)
     return await reply.headers(headers).type('text/html; charset=utf-8').send(html)
   })
-  app.get(
-    '/dashboard.css', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/css; charset=utf-8').send(css)
-  )
-  app.get(
-    '/dashboard.js', { preHandler }, async (_request, reply) => await reply.headers(headers).type('text/javascript; charset=utf-8').send(js)
-  )
-  app.get('/live', { websocket: true, preHandler, config: forOperators }, app.wsHandler({
+  app.get('/dashboard.css', async (_request, reply) => await reply.headers(headers).type('text/css; charset=utf-8').send(css))
+  app.get('/dashboard.js', async (_request, reply) => await reply.headers(headers).type('text/javascript; charset=utf-8').send(js))
+  app.get('/live', { websocket: true, config: forOperators }, app.wsHandler({
     onConnect (connection) {
       watch.add(connection)
       const ends = setTimeout(() => connection.close(CloseCode.ServiceRestart, 'auth is asked again'), authEveryMs).unref()
@@ -86,8 +84,8 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
     onDisconnect (connection) { watch.remove(connection) }
   }))
 
-  addViews(app, { preHandler, allow, describe: secretName('describe', key ?? randomBytes(16).toString('hex')) })
-  addActions(app, preHandler, allow)
+  addViews(app, allow, secretName('describe', key ?? randomBytes(16).toString('hex')))
+  addActions(app, allow)
 
   app.addHook('onReady', async () => reporter.start())
   app.addHook('onClose', async () => {

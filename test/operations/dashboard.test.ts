@@ -259,7 +259,7 @@ t.test('a group and a user are shown as they are in the whole cluster', async (t
   const most = { instances: 2, names: ['a', 'b'], configuration: { options: { leaseMs: 15_000 } } }
   t.match(answer.json(), { most, others: [], missing: 0 })
   t.notOk(answer.body.includes(key))
-  for (const url of ['group?name=lobby', 'groups', 'user?name=ann', 'history?name=lobby', 'configuration', 'permissions']) {
+  for (const url of ['group?name=lobby', 'group', 'groups', 'user?name=ann', 'history?name=lobby', 'configuration', 'permissions']) {
     t.equal((await a.app.inject(`/admin/realtime/${url}`)).statusCode, 401, url)
     t.equal((await ask(a, url, undefined, { origin: 'https://evil.example' })).statusCode, 403, url)
   }
@@ -320,6 +320,11 @@ t.test('with `allow` each action is for those whom it lets, from the page alone,
   for (const headers of [{ origin }, { 'x-role': 'admin' }, evil, { ...admin, authorization: '' }]) {
     t.ok([401, 403].includes((await ask(a, 'actions', kick, headers)).statusCode), JSON.stringify(headers))
   }
+  const strange = { host: 'localhost', ...admin }
+  for (const payload of [kick, {}, [kick]]) {
+    const answer = await a.app.inject({ method: 'POST', url: '/admin/realtime/actions', headers: strange, payload })
+    t.equal(answer.statusCode, 401, 'strangers are not told what an order has to be')
+  }
   for (const order of [{}, { action: 'history', userId: 'ann' }, { action: 'explode', userId: 'ann' }, { ...kick, group: '' }, [kick]]) {
     t.equal((await ask(a, 'actions', order, admin)).statusCode, 400, JSON.stringify(order))
   }
@@ -334,18 +339,13 @@ t.test('with `allow` each action is for those whom it lets, from the page alone,
   t.strictSame((await ask(a, 'actions', { action: 'disconnect', userId: 'ann', reason: 'bye' }, admin)).json(), { done: 1 })
   t.strictSame(await client.closed, { code: 1000, reason: 'bye' })
   const lines = a.logs.filter(({ event }) => event === 'dashboard_action')
-  t.match(lines, [{ action: 'kick', userId: 'ann', group: 'lobby', done: 1 }, { action: 'disconnect', userId: 'ann', done: 1 }])
+  t.strictSame(lines.map(({ action, done }) => [action, done]), [['kick', undefined], ['kick', 1], ['disconnect', 1]])
+  t.match(lines, [
+    { userId: 'ann', group: '', err: { code: 'WSG_GROUP_NAME_INVALID' } }, { userId: 'ann', group: 'lobby' }, { userId: 'ann' }
+  ])
   t.ok(asked.includes('kick'))
 })
 
-t.test('who is blocked through the page stays out until the block is lifted', async (t) => {
-  const a = await start(t, memoryCluster(), 'a', { allow: () => true })
-  const headers = { headers: { authorization: 'Bearer ann' } }
-  await connect(t, `${a.url}/ws/lobby`, headers).opened
-  await until(() => a.registry.count() === 1)
-  t.equal((await ask(a, 'actions', { action: 'block', userId: 'ann', forMs: 0 })).statusCode, 400)
-  t.strictSame((await ask(a, 'actions', { action: 'block', userId: 'ann', forMs: 60_000 })).json(), { done: 1 })
-  t.equal((await upgradeStatus(`${a.url}/ws/lobby`, headers)).statusCode, 403)
 t.test('an action leaves a line also where it fails, because a part of it may be done', async (t) => {
   const backplane = memoryCluster().backplane()
   const allow = (): boolean => true
@@ -365,6 +365,14 @@ t.test('an action leaves a line also where it fails, because a part of it may be
   t.match(logs.filter(({ event }) => event === 'dashboard_action'), [{ ...order, err: { code: 'WSG_BACKPLANE_UNAVAILABLE' } }])
 })
 
+t.test('who is blocked through the page stays out until the block is lifted', async (t) => {
+  const a = await start(t, memoryCluster(), 'a', { allow: () => true })
+  const headers = { headers: { authorization: 'Bearer ann' } }
+  await connect(t, `${a.url}/ws/lobby`, headers).opened
+  await until(() => a.registry.count() === 1)
+  t.equal((await ask(a, 'actions', { action: 'block', userId: 'ann', forMs: 0 })).statusCode, 400)
+  t.strictSame((await ask(a, 'actions', { action: 'block', userId: 'ann', forMs: 60_000 })).json(), { done: 1 })
+  t.equal((await upgradeStatus(`${a.url}/ws/lobby`, headers)).statusCode, 403)
   t.strictSame((await ask(a, 'actions', { action: 'unblock', userId: 'ann' })).json(), { done: 0 })
   await connect(t, `${a.url}/ws/lobby`, headers).opened
 })

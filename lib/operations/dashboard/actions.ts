@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyRequest, preHandlerAsyncHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { WebsocketGroupsError } from '../../errors.ts'
 import { logEvent } from '../../logging.ts'
 import type { Registry } from '../../types.ts'
@@ -41,15 +41,15 @@ export async function assertAllowed (allow: Allow | undefined, action: Dashboard
 }
 
 /** Adds the routes that tell which actions a request may take, and that carry them out. */
-export function addActions (app: FastifyInstance, preHandler: readonly preHandlerAsyncHookHandler[], allow: Allow | undefined): void {
+export function addActions (app: FastifyInstance, allow: Allow | undefined): void {
   const { registry } = app
-  app.get('/permissions', { preHandler: [...preHandler] }, async request => {
+  app.get('/permissions', async request => {
     const allowed = await Promise.all(dashboardActions.map(async action => await allow?.(action, request) === true))
     return dashboardActions.filter((_, at) => allowed[at])
   })
   // Without `allow` no action is possible: leave the route out.
   if (allow === undefined) return
-  app.post<{ Body: Order }>('/actions', { preHandler: [fromPage, ...preHandler], schema: { body: orderSchema } }, async request => {
+  app.post<{ Body: Order }>('/actions', { preValidation: fromPage, schema: { body: orderSchema } }, async request => {
     const order = request.body
     await assertAllowed(allow, order.action, request)
     try {

@@ -1,4 +1,4 @@
-import type { FastifyInstance, preHandlerAsyncHookHandler } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import { pageOf } from '../../groups/pages.ts'
 import type { Description, HistoryMessage } from '../../types.ts'
 import { assertAllowed, type Allow } from './actions.ts'
@@ -18,34 +18,28 @@ const listed = { querystring: { type: 'object', properties } } as const
 
 interface Query { readonly cursor?: string }
 
-interface Views {
-  readonly preHandler: readonly preHandlerAsyncHookHandler[]
-  readonly allow: Allow | undefined
-  /** The name under which instances ask each other for their descriptions, as secret as the key. */
-  readonly describe: string
-}
-
-/** Adds the routes that show names of groups, one group, one user, and how the instances are configured. */
-export function addViews (app: FastifyInstance, { preHandler, allow, describe }: Views): void {
+/**
+ * Adds the routes that show names of groups, one group, one user, and how the instances are configured. `describe` is the name under which
+ * instances ask each other for their descriptions, as secret as the key.
+ */
+export function addViews (app: FastifyInstance, allow: Allow | undefined, describe: string): void {
   const { registry } = app
-  const route = { preHandler: [...preHandler] }
-
-  app.get<{ Querystring: Query & { prefix?: string } }>('/groups', { ...route, schema: listed }, async ({ query: { prefix, cursor } }) => {
+  app.get<{ Querystring: Query & { prefix?: string } }>('/groups', { schema: listed }, async ({ query: { prefix, cursor } }) => {
     const names = await registry.groupList({ prefix, cursor, limit: perPage })
     return { names: [...names], cursor: names.cursor, missing: names.missing }
   })
-  app.get<{ Querystring: Query & { name: string } }>('/group', { ...route, schema: named }, async ({ query: { name, cursor } }) => {
+  app.get<{ Querystring: Query & { name: string } }>('/group', { schema: named }, async ({ query: { name, cursor } }) => {
     const [members, presence] = await Promise.all([registry.groupCount(name), registry.presence(name, { limit: perPage, cursor })])
     // The page compares times with this clock instead of the one of whoever looks.
     const ageMs = Number.isFinite(presence.ageMs) ? presence.ageMs : null
     return { members, presence: [...presence], cursor: presence.cursor, now: Date.now(), ageMs }
   })
-  app.get<{ Querystring: { name: string } }>('/history', { ...route, schema: named }, async request => {
+  app.get<{ Querystring: { name: string } }>('/history', { schema: named }, async request => {
     await assertAllowed(allow, 'history', request)
     const { messages } = await registry.history(request.query.name, { limit: shownMessages, reverse: true })
     return messages.map(shown)
   })
-  app.get<{ Querystring: Query & { name: string } }>('/user', { ...route, schema: named }, async ({ query: { name, cursor } }) => {
+  app.get<{ Querystring: Query & { name: string } }>('/user', { schema: named }, async ({ query: { name, cursor } }) => {
     const groups = await registry.groups({ userId: name })
     const page = pageOf(groups, group => group, { cursor, limit: perPage })
     return { groups: page.items, total: groups.length, cursor: page.cursor }
@@ -53,7 +47,7 @@ export function addViews (app: FastifyInstance, { preHandler, allow, describe }:
 
   const stop = registry.instances.on(describe, () => registry.describe() as unknown as never)
   app.addHook('onClose', async () => stop())
-  app.get('/configuration', route, async () => {
+  app.get('/configuration', async () => {
     const { replies, missing } = await registry.instances.ask(describe, null)
     return { ...compareConfigurations(replies as readonly Description[]), missing }
   })
