@@ -18,6 +18,7 @@ import { drill } from './scenarios/drill.ts'
 import { fanOut } from './scenarios/fan-out.ts'
 import { idle } from './scenarios/idle.ts'
 import { joinStorm } from './scenarios/join-storm.ts'
+import { joins } from './scenarios/joins.ts'
 import { logCost } from './scenarios/log-cost.ts'
 import { logRepair } from './scenarios/log-repair.ts'
 import { observing } from './scenarios/observing.ts'
@@ -41,6 +42,7 @@ const drills: Readonly<Record<string, (options: DrillOptions) => Promise<Result>
   'log-repair': logRepair,
   beat,
   observing,
+  joins,
   'slow-link': slowLink,
   cluster,
   'control-plane': controlPlane,
@@ -52,8 +54,8 @@ const measures: Readonly<Record<string, (options: MeasureOptions) => Promise<Mea
 }
 /** Drills that other systems have no counterpart of, or are not compared in unless asked for. */
 const alone: readonly string[] = [
-  'rolling-drain', 'resume-herd', 'log-cost', 'log-repair', 'beat', 'observing', 'slow-link', 'cluster', 'control-plane',
-  'streams', 'typed'
+  'rolling-drain', 'resume-herd', 'log-cost', 'log-repair', 'beat', 'observing', 'joins', 'slow-link', 'cluster',
+  'control-plane', 'streams', 'typed'
 ]
 
 const root = fileURLToPath(new URL('..', import.meta.url))

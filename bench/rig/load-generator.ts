@@ -8,6 +8,8 @@ export interface Members {
   readonly slow?: number
   /** The members of a group are on all instances in turn, or on one. @default 'spread' */
   readonly placement?: 'spread' | 'together'
+  /** What the names of the groups begin with. @default 'room' */
+  readonly named?: string
 }
 
 /** In microseconds. */
@@ -50,10 +52,10 @@ export class LoadGenerator {
   /** Resolves when all are in their groups, with how long that took. */
   async open (
     { protocol, path }: Pick<System, 'protocol' | 'path'>, ports: readonly number[],
-    { clients, groups, slow = 0, placement = 'spread' }: Members
+    { clients, groups, slow = 0, placement = 'spread', named = 'room' }: Members
   ): Promise<number> {
     const { failed, ms } = await this.#native.ask<{ failed: number, ms: number }>(
-      `open ${protocol} ${clients} ${slow} ${groups} ${placement} ${ports.join(',')} ${path}`
+      `open ${protocol} ${clients} ${slow} ${groups} ${placement} ${ports.join(',')} ${path.replace('room', named)}`
     )
     if (failed > 0) throw new Error(`${failed} of ${clients} clients could not connect`)
     return ms
