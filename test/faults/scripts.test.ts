@@ -86,12 +86,18 @@ const calls = [
   { name: 'storeUsers', script: storeUsers, keys: [keys.leases, keys.instances, keys.user('ann')], args: [id, 1_000, 1], numbers: [2, 3] },
   { name: 'setBlock', script: setBlock, keys: [keys.blocks], args: ['u:ann', 1_000, 10], numbers: [2, 3] },
   { name: 'revoke', script: revoke, keys: [keys.revocations('g')], args: [1_000, 10, '*', '', 's:a'], numbers: [1, 2] },
-  { name: 'settleGroups', script: settleGroups, keys: [keys.told('group'), keys.counts('g')], args: [1_000, 'g'], numbers: [1] },
+  {
+    name: 'settleGroups',
+    script: settleGroups,
+    keys: [keys.told('group'), keys.answer(id), keys.counts('g')],
+    args: [1_000, 'call', 'g'],
+    numbers: [1]
+  },
   {
     name: 'settleUsers',
     script: settleUsers,
-    keys: [keys.told('user'), keys.leases, keys.instances, keys.user('ann')],
-    args: [1_000, '', '', 'ann'],
+    keys: [keys.told('user'), keys.answer(id), keys.leases, keys.instances, keys.user('ann')],
+    args: [1_000, 'call', '', '', 'ann'],
     numbers: [1]
   },
   { name: 'claimNames', script: claimNames, keys: [keys.names], args: ['schema 1, 1 partition', 1_000], numbers: [2] },

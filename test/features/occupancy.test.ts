@@ -3,6 +3,7 @@ import type { WebsocketGroupsOptions } from '../../plugin.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import { Link } from '../../lib/backplane/redis/link/link.ts'
 import { OccupancyStore } from '../../lib/backplane/redis/membership/occupancy.ts'
+import { Wire } from '../faults/chaos/wire.ts'
 import { onEachBackplane } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -53,23 +54,58 @@ onBoth('the first and the last of a group, and of a user, are told once in the c
   t.strictSame(told.splice(0).sort(), ['offline ann', 'vacated lobby'], 'a shutdown is an end as any other')
 })
 
-t.test('what was recorded before a call failed comes with the next call', async t => {
-  const link = new Link(redis.url, 'command', 2_000)
+/** A store over a proxy, and what makes groups occupied for it. */
+async function storeOf (t: Test, prefix: string) {
+  const wire = await Wire.start(redis.port)
+  t.teardown(() => wire.close())
+  const link = new Link(wire.url, 'command', 500)
   t.teardown(async () => await link.close())
   await until(() => link.up)
-  const keys = new Keys('failed:')
-  const store = new OccupancyStore(link, keys)
+  const keys = new Keys(prefix)
+  const fill = async (name: string): Promise<unknown> => await redis.admin.hset(keys.counts(name), '#', 1)
+  return { wire, link, keys, fill, store: new OccupancyStore(link, keys) }
+}
+
+t.test('what was recorded before a call failed comes with the next call', async t => {
+  const { keys, fill, store } = await storeOf(t, 'failed:')
   const names = Array.from({ length: 200 }, (_, n) => `group ${n}`)
-  for (const name of names) await redis.admin.hset(keys.counts(name), '#', 1)
-  // The first of the second batch.
-  const broken = keys.counts(names[128] ?? '')
-  await redis.admin.set(broken, 'not a hash')
+  for (const name of names) await fill(name)
+  await redis.admin.config('SET', 'maxmemory', 1)
+  t.teardown(async () => await redis.admin.config('SET', 'maxmemory', 0))
   await t.rejects(store.settle('group', names), { code: 'WSG_BACKPLANE_UNAVAILABLE' })
-  await redis.admin.del(broken)
-  await redis.admin.hset(broken, '#', 1)
-  t.strictSame(await store.settle('group', names), names.map(name => ({ name, present: true })))
+  await redis.admin.config('SET', 'maxmemory', 0)
+  // In the middle of the second batch, of which nothing may be recorded then.
+  await redis.admin.multi().del(keys.counts('group 140')).set(keys.counts('group 140'), 'not a hash').exec()
+  t.strictSame(
+    await store.settle('group', names),
+    names.filter(name => name !== 'group 140').map(name => ({ name, present: true })),
+    'a key of another type counts as none'
+  )
   t.strictSame(await store.settle('group', names), [], 'each change once')
 })
+
+for (const how of ['the reply is lost with its connection', 'the reply comes too late'] as const) {
+  t.test(`a change is told once, also when ${how}`, async t => {
+    const { wire, link, fill, store } = await storeOf(t, `${how}:`)
+    // Redis knows the script from then on.
+    t.strictSame(await store.settle('group', ['nobody']), [])
+    await fill('here')
+    if (how.includes('lost')) {
+      const lost = wire.loseReplyTo('told:group')
+      await t.rejects(store.settle('group', ['here']), { code: 'WSG_TIMEOUT' })
+      await lost
+      await until(() => link.up)
+    } else {
+      redis.stop()
+      await t.rejects(store.settle('group', ['here']), { code: 'WSG_TIMEOUT' })
+      redis.cont()
+      await until(() => link.up)
+    }
+    await fill('later')
+    t.strictSame(await store.settle('group', ['here', 'later']), [{ name: 'here', present: true }, { name: 'later', present: true }])
+    t.strictSame(await store.settle('group', undefined), [])
+  })
+}
 
 t.test('of an instance that dies, one of those that live tells', async t => {
   const told: string[] = []

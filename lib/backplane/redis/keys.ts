@@ -99,6 +99,11 @@ export class Keys {
     return `${this.#base}k:${Buffer.byteLength(group)}:${group}:${key}`
   }
 
+  /** String: what a process was answered last when it asked which hooks to call. No group has an empty name. */
+  answer (id: string): string {
+    return this.idempotency('', id)
+  }
+
   /** String: the text of a stream so far. */
   streamText (group: string, id: string): string {
     return `${this.#base}st:${Buffer.byteLength(group)}:${group}:${id}`

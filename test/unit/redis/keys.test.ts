@@ -22,7 +22,8 @@ t.test('no two things have the same name, whatever groups and users are called',
   const keys = new Keys('wsg:')
   const ids = [drawId(), drawId()]
   const all = [
-    keys.leases, keys.instances, keys.generations, ...ids.map(id => keys.index(id)), keys.channel({ kind: 'all', name: '' }),
+    keys.leases, keys.instances, keys.generations, ...ids.map(id => keys.index(id)), ...ids.map(id => keys.answer(id)),
+    keys.channel({ kind: 'all', name: '' }),
     ...names.flatMap(name => [
       keys.counts(name), keys.revocations(name), keys.channel({ kind: 'group', name }), keys.channel({ kind: 'user', name }),
       ...[name, `${name}:${ids[0] ?? ''}`].flatMap(group => ids.map(id => keys.members(group, id)))
