@@ -58,25 +58,37 @@ export class Everywhere {
   }
 
   /**
-   * Asks all instances behind the target to close connections, or to take them out of a group. Resolves with how many connections those
-   * were, the `here` of this instance included. The command must do no harm when it is carried out twice. `stored`: an instance that cannot
-   * be reached now carries the command out as soon as it is back.
+   * Asks all instances behind the target to close connections, or to put them into or out of a group. Resolves with how many connections
+   * those were, the `here` of this instance included. The command must do no harm when it is carried out twice. `stored`: an instance that
+   * cannot be reached now carries the command out as soon as it is back.
    * @throws {WebsocketGroupsError} WSG_TIMEOUT when some living instances did not answer, or WSG_BACKPLANE_UNAVAILABLE when it is certain
    * that nothing was done. The error says for how many connections the command was carried out nevertheless, and which instances did not
    * answer.
    */
   async act (target: Target, command: Command, here: number, stored = false): Promise<number> {
     try {
-      const { answers, missing, sure, unknown } = await this.gather(target, command, here, stored)
-      const done = sum(answers)
-      if (missing.length === 0 && !unknown) return done
-      throw incomplete(done === 0 && sure, command, done, missing)
+      const gathered = await this.gather(target, command, here, stored)
+      const done = sum(gathered.answers)
+      if (isComplete(gathered)) return done
+      const { missing, sure } = gathered
+      throw incomplete(done === 0 && sure, command, `was done for ${done} connections, and`, missing, done)
     } catch (error) {
       // Whatever went wrong elsewhere, this instance has done its part: say so in the error.
       if (here === 0 || !isOutage(error) || 'done' in (error as object)) throw error
       const { code, detail = 'other instances were not reached' } = error as WebsocketGroupsError
       throw new WebsocketGroupsError(code, `${detail}; it was done for ${here} connections of this instance`, { cause: error, done: here })
     }
+  }
+
+  /**
+   * Asks all instances behind the target for what they hold. Resolves with the answers, the `here` of this instance among them.
+   * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE when living instances were not reached, WSG_TIMEOUT when some did not answer.
+   * The error names them.
+   */
+  async all (target: Target, command: Command, here: unknown): Promise<readonly unknown[]> {
+    const gathered = await this.gather(target, command, here)
+    if (isComplete(gathered)) return [...gathered.answers.values()]
+    throw incomplete(gathered.sure, command, 'was', gathered.missing)
   }
 
   /**
@@ -129,9 +141,14 @@ function sum (answers: ReadonlyMap<string, unknown>): number {
   return [...answers.values()].reduce<number>((sum, closed) => sum + Number(closed), 0)
 }
 
-function incomplete (sure: boolean, command: Command, done: number, missing: readonly string[]): WebsocketGroupsError {
+function isComplete ({ missing, unknown }: Gathered): boolean {
+  return missing.length === 0 && !unknown
+}
+
+/** `sure`: it is certain that nothing was done. `outcome` is what the message says of it. */
+function incomplete (sure: boolean, command: Command, outcome: string, missing: readonly string[], done?: number): WebsocketGroupsError {
   const names = missing.length === 0 ? 'some instances' : `instances that live: ${missing.join(', ')}`
   const what = command.op === 'user' ? command.act.op : command.op
-  const detail = `${what} was done for ${done} connections, and not answered by ${names}`
+  const detail = `${what} ${outcome} not answered by ${names}`
   return new WebsocketGroupsError(sure ? 'WSG_BACKPLANE_UNAVAILABLE' : 'WSG_TIMEOUT', detail, { done, missing })
 }

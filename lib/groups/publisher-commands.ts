@@ -5,7 +5,6 @@ import type { GroupLogs } from '../options/group-logs.ts'
 import { userOfBlock } from './blocklist.ts'
 import type { Everywhere } from './everywhere.ts'
 import { RemoteCommands } from './remote-commands.ts'
-import type { InstanceRpc } from './rpc.ts'
 
 interface LogsAndRevocations {
   history (group: string, since: undefined, limit: number): Promise<LogPage>
@@ -18,8 +17,8 @@ export class PublisherCommands extends RemoteCommands {
   readonly #backplane: LogsAndRevocations
   readonly #logs: GroupLogs
 
-  constructor (rpc: InstanceRpc, everywhere: Everywhere, self: string, backplane: LogsAndRevocations, logs: GroupLogs) {
-    super(rpc, everywhere, self)
+  constructor (everywhere: Everywhere, self: string, backplane: LogsAndRevocations, logs: GroupLogs) {
+    super(everywhere, self)
     this.#backplane = backplane
     this.#logs = logs
   }

@@ -70,7 +70,7 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
       }
     }, this.#envelopes, serve, answerTimeoutMs(options), { repliesLost: 0 })
     const everywhere = new Everywhere(this.#backplane, this.#rpc, origin)
-    this.#commands = new PublisherCommands(this.#rpc, everywhere, origin, this.#backplane, logs)
+    this.#commands = new PublisherCommands(everywhere, origin, this.#backplane, logs)
     this.#streamCommands = new StreamCommands(this.#streams, everywhere, origin)
     this.#reports = new DeliveryReports(this.#rpc, this.#envelopes)
     this.#history = new GroupHistory(this.#backplane, noProofs)

@@ -12,7 +12,7 @@ import type {
 import type { Everywhere } from './everywhere.ts'
 import { listOf } from './lists.ts'
 import { itemsAfter, pageOf } from './pages.ts'
-import type { Answers, ConnectionCommand, InstanceRpc, UserAct } from './rpc.ts'
+import type { Answers, ConnectionCommand } from './rpc.ts'
 
 export type Named = AnyConnection | string
 
@@ -46,7 +46,6 @@ export async function onceStored<Value> (told: Promise<Value>): Promise<Value> {
 
 /** Acts on connections that other instances hold, and asks all instances what they hold. */
 export class RemoteCommands {
-  readonly #rpc: InstanceRpc
   readonly #everywhere: Everywhere
   readonly #self: string
 
@@ -54,8 +53,7 @@ export class RemoteCommands {
    * `self`: the id of this process. Callers look up the connections of this process first, so an id of this process means that the
    * connection is gone.
    */
-  constructor (rpc: InstanceRpc, everywhere: Everywhere, self: string) {
-    this.#rpc = rpc
+  constructor (everywhere: Everywhere, self: string) {
     this.#everywhere = everywhere
     this.#self = self
   }
@@ -88,10 +86,11 @@ export class RemoteCommands {
     return await this.#ask(connection, { op: 'disconnect', code, reason }).catch(gone(0))
   }
 
-  /** Puts the user's connections on other instances into the group. Resolves with how many of them are in the group. */
-  async joinUser (userId: string, group: string, options: JoinOptions = {}): Promise<number> {
+  /** Puts the user's connections on other instances into the group. `here`: how many this process put there itself. */
+  async joinUser (userId: string, group: string, options: JoinOptions = {}, here = 0): Promise<number> {
+    const target = userTarget(userId)
     assertGroupName(group)
-    return total(await this.askUser(userId, { op: 'join', group, options }))
+    return await this.#everywhere.act(target, { op: 'user', userId, act: { op: 'join', group, options } }, here)
   }
 
   /** Takes the user's connections on other instances out of the group. `here`: how many this process took out itself. */
@@ -103,8 +102,8 @@ export class RemoteCommands {
 
   /** The groups that any connection of the user is in at other instances, and those in `here`. */
   async groupsOfUser (userId: string, here: readonly string[] = []): Promise<readonly string[]> {
-    const answers = await this.askUser(userId, { op: 'groups' })
-    return [...new Set([...here, ...answers.flatMap(groups => groups as readonly string[])])].sort()
+    const groups = await this.#everywhere.all(userTarget(userId), { op: 'user', userId, act: { op: 'groups' } }, here)
+    return [...new Set((groups as ReadonlyArray<readonly string[]>).flat())].sort()
   }
 
   /** `here`: how many this process closed itself. */
@@ -117,11 +116,6 @@ export class RemoteCommands {
   /** Tells all other instances of a block that is stored. `here`: how many connections this process closed itself. */
   async block (name: string, forMs: number, here = 0): Promise<number> {
     return await this.#everywhere.act(allInstances, { op: 'block', name, forMs }, here, true)
-  }
-
-  /** Asks all other instances that have connections of the user. */
-  async askUser (userId: string, act: UserAct): Promise<readonly unknown[]> {
-    return await this.#rpc.ask(userTarget(userId), { op: 'user', userId, act })
   }
 
   /** As `Registry.groupList`. */

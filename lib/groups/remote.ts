@@ -42,7 +42,7 @@ export class ConnectionCommands {
     const serve: CommandHandler = async (command, data, here) => await this.#serve(command, data, here)
     this.#rpc = new InstanceRpc(backplane, envelopes, serve, timeoutMs, metrics)
     this.#everywhere = new Everywhere(backplane, this.#rpc, envelopes.origin)
-    this.#remote = new RemoteCommands(this.#rpc, this.#everywhere, envelopes.origin)
+    this.#remote = new RemoteCommands(this.#everywhere, envelopes.origin)
     this.streams = new StreamCommands(streams, this.#everywhere, envelopes.origin)
     this.#own = {
       groups: options => groupNames(hub.groups(), options),
@@ -109,8 +109,7 @@ export class ConnectionCommands {
   async joinUser (userId: string, group: string, options?: JoinOptions): Promise<number> {
     assertGroupName(group)
     assertUserId(userId)
-    const here = await this.#joinHere(userId, group, options)
-    return here + await this.#remote.joinUser(userId, group, options)
+    return await this.#remote.joinUser(userId, group, options, await this.#joinHere(userId, group, options))
   }
 
   /** Takes all connections of the user out of the group. Resolves with how many of them were in it. */

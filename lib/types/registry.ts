@@ -100,8 +100,9 @@ export interface Registry {
    */
   join (connection: AnyConnection | string, group: string, options?: JoinOptions): Promise<JoinResult>
   /**
-   * The same for all connections of a user. Resolves with how many of them are in the group afterwards; connections of an instance that is
-   * cut off from the backplane do not join.
+   * The same for all connections of a user, wherever they are. Resolves with how many of them are in the group afterwards.
+   * @throws {WebsocketGroupsError} when a live instance does not answer: WSG_TIMEOUT, or WSG_BACKPLANE_UNAVAILABLE if no connection joined.
+   * `error.missing` names these instances, `error.done` says how many connections are in the group
    */
   join (user: UserTarget, group: string, options?: JoinOptions): Promise<number>
   /** Takes the connection out of the group. Resolves with whether it was a member. A framed client is told the reason. */
@@ -114,7 +115,11 @@ export interface Registry {
   leave (user: UserTarget, group: string, options?: LeaveOptions): Promise<number>
   /** Takes the connection out of all its groups. Resolves with how many it left. */
   leaveAll (connection: AnyConnection | string): Promise<number>
-  /** The groups that the connection, or any connection of the user, is in. @throws {WebsocketGroupsError} WSG_CONNECTION_GONE */
+  /**
+   * The groups that the connection, or any connection of the user, is in.
+   * @throws {WebsocketGroupsError} WSG_CONNECTION_GONE; WSG_TIMEOUT or WSG_BACKPLANE_UNAVAILABLE when a live instance does not answer,
+   * which `error.missing` names
+   */
   groups (connection: AnyConnection | string | UserTarget): Promise<readonly string[]>
 
   /**

@@ -30,6 +30,8 @@ t.test('an instance that reconnects is not gone: whoever asks it waits until it 
   t.strictSame(await whileCut(async () => await a.registry.groups(max.id)), ['room'])
   t.match(await whileCut(async () => await a.registry.join(max.id, 'other')), { scope: 'cluster' })
   t.equal(await whileCut(async () => await a.registry.leave(max.id, 'other')), true)
+  t.strictSame(await whileCut(async () => await a.registry.groups({ userId: 'max' })), ['room'])
+  t.equal(await whileCut(async () => await a.registry.join({ userId: 'max' }, 'other')), 1)
   t.equal(await whileCut(async () => await a.registry.disconnect({ userId: 'eve' }, { code: 4403 })), 1)
   await eve.client.closed
   t.equal(await whileCut(async () => await a.registry.disconnect(max.id, { code: 4000 })), 1)

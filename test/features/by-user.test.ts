@@ -44,7 +44,7 @@ onBoth('all connections of a user join, and leave, wherever they are, and client
   await t.rejects(registry.join({ userId: 'ann' }, ''), { code: 'WSG_GROUP_NAME_INVALID' })
 })
 
-t.test('a user whose connections are not all reached has not left: the error says who left, and names the instance', async t => {
+t.test('of a user whose connections are not all reached, the error says how many left or joined, and names the instance', async t => {
   const proxy = await startProxy(t, redis.port)
   const keyPrefix = 'unreached:'
   const start = async (url: string): Promise<Served> => await serve(
@@ -62,9 +62,14 @@ t.test('a user whose connections are not all reached has not left: the error say
   const missing = [cutOff.app.registry.instanceId]
   await t.rejects(registry.leave({ userId: 'ann' }, 'lobby'), { code: 'WSG_TIMEOUT', done: 1, missing })
   await t.rejects(publisher.leave({ userId: 'ann' }, 'lobby'), { code: 'WSG_BACKPLANE_UNAVAILABLE', done: 0, missing })
-  t.equal(await registry.join({ userId: 'ann' }, 'news'), 1, 'a join is for those that are reached')
+  await t.rejects(registry.join({ userId: 'ann' }, 'news'), { code: 'WSG_TIMEOUT', done: 1, missing })
+  await t.rejects(publisher.join({ userId: 'ann' }, 'news'), { code: 'WSG_TIMEOUT', done: 1, missing })
+  await t.rejects(registry.groups({ userId: 'ann' }), { code: 'WSG_BACKPLANE_UNAVAILABLE', done: undefined, missing })
+  await t.rejects(publisher.groups({ userId: 'bob' }), { code: 'WSG_BACKPLANE_UNAVAILABLE', missing }, 'bob may have others there')
   await proxy.refuse(false)
   await until(() => cutOff.app.registry.health().status === 'up')
+  t.strictSame(await registry.groups({ userId: 'ann' }), ['lobby', 'news'])
+  t.equal(await publisher.join({ userId: 'ann' }, 'news'), 2, 'the one that had not joined, too')
   t.equal(await publisher.leave({ userId: 'ann' }, 'lobby'), 1, 'the one that had not left')
   t.strictSame((await registry.members('lobby')).map(({ userId }) => userId), ['bob'])
 })
