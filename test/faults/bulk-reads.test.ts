@@ -75,6 +75,31 @@ t.test('when the connection of the reads breaks, the reads go on, and nothing el
   t.equal(backplane.state, 'up')
 })
 
+t.test('an answer that is larger than Redis sends to a client costs nobody else a connection', async t => {
+  const redis = await startRedis(t)
+  const { backplane, append } = await startInstance(t, redis.url, { groups: ['log', 'log other'] })
+  await appendQuietly(redis.admin, 'log big', 'x'.repeat(300_000))
+  await redis.admin.config('SET', 'client-output-buffer-limit', 'normal 204800 0 0')
+  for (let n = 0; n < 3; n++) {
+    await t.rejects(backplane.history('log big', logStart, 10), { code: 'WSG_TIMEOUT' })
+    t.type((await append(['x'], { group: 'log other' }))[0], 'number')
+  }
+  t.equal(backplane.stats().redisReconnects, 0)
+  t.equal(backplane.state, 'up')
+})
+
+t.test('a list of members whose pages are larger than Redis sends costs the link one connection, and is read', async t => {
+  const redis = await startRedis(t)
+  await redis.admin.config('SET', 'client-output-buffer-limit', 'normal 204800 0 0')
+  const { backplane } = await startInstance(t, redis.url)
+  const ids = Array.from({ length: 2_000 }, (_, n) => `instance00.${n}`)
+  await redis.admin.hset('wsg:{0}:r:crowd', { '#': ids.length, instance00: ids.length })
+  const record = JSON.stringify([0, null, null, 'x'.repeat(900)])
+  await redis.admin.hset('wsg:{0}:m:crowd:instance00', Object.fromEntries(ids.map(id => [id, record])))
+  await until(async () => await backplane.members('crowd').then(({ length }) => length === ids.length, () => false))
+  t.ok(Number(backplane.stats().redisReconnects) <= 1)
+})
+
 t.test('after a failover by name the reads go to the server to which the link leads', async t => {
   const [first, second] = [await startRedis(t), await startRedis(t)]
   const proxy = await startProxy(t, first.port)
