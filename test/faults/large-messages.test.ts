@@ -1,4 +1,5 @@
 import t from 'tap'
+import { logStart } from '../../lib/backplane/position.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -50,6 +51,14 @@ t.test('large messages that Redis takes go through, in their order, also over a 
   await until(() => local.received.length === 5, { timeoutMs: 20_000 })
   t.same(local.received.slice(0, 4).map(({ payload }) => payload.toString('latin1', 0, 1)), ['0', '1', '2', '3'])
   t.match(backplane.stats(), { redisReconnects: 0 })
+})
+
+t.test('with the longest deadline that the options allow large messages go through, and are read', async t => {
+  const redis = await startRedis(t)
+  const { backplane, append } = await startInstance(t, redis.url, { operationTimeoutMs: 2_147_483_647 })
+  t.same(await append(['x'.repeat(400_000)]), [1])
+  t.equal(await backplane.publish([{ kind: 'group', name: 'log' }], envelope('log', Buffer.alloc(1_200_000))), 1)
+  t.equal((await backplane.history('log', logStart, 10)).messages.length, 1)
 })
 
 t.test('a large message to forty groups is stored in all of them, or in none of them', async t => {

@@ -82,14 +82,14 @@ export class LargeCalls {
   }
 
   async #settle<Answer> (bytes: number, command: Command<Answer>): Promise<Answer> {
-    return await this.connection.run(command, { deadlineMs: this.#deadlineMs + bytes / slowestRate, maxMs, kind: 'bulk' })
+    return await this.connection.run(command, { deadlineMs: Math.min(this.#deadlineMs + bytes / slowestRate, maxMs), maxMs, kind: 'bulk' })
   }
 
   /** Resolves when the connection can be used. @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE */
   async #ready (): Promise<void> {
     // Calls that waited here when the link broke fail as new calls do: at once, and not one deadline after another.
     this.#link.assertUp()
-    const ready = await this.connection.whenReady(2 * this.#deadlineMs)
+    const ready = await this.connection.whenReady(Math.min(2 * this.#deadlineMs, maxMs))
     if (this.connection.closed) throw new WebsocketGroupsError('WSG_CLOSED')
     if (!ready) throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'no connection for a large message in time')
   }
