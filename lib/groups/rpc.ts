@@ -1,6 +1,7 @@
 import type { Backplane, Envelope, StreamName, Target } from '../backplane/backplane.ts'
 import { errorCodes, hasCode, WebsocketGroupsError, type ErrorCode } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
+import { deferred, withProgress } from '../deadline.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 import type { Exclusive } from '../hub/exclusion.ts'
 import { toError } from '../thrown.ts'
@@ -56,6 +57,9 @@ export type ConnectionCommand =
 
 /** Resolves with the answer, which travels as JSON. */
 export type CommandHandler = (command: Command, data: Data, here: boolean) => Promise<unknown>
+
+/** Ends the wait for answers. */
+const late = new Error('late')
 
 interface PartialAnswers { readonly answers: readonly unknown[], readonly missing: number }
 
@@ -145,33 +149,32 @@ export class InstanceRpc {
     this.#assertOpen()
     const id = ++this.#lastId
     const envelope = this.#envelopes.command('request', target, JSON.stringify({ id, ...command }), data)
-    return await new Promise((resolve, reject) => {
-      const answers = new Map<string, unknown>()
-      const forget = (): void => {
-        clearTimeout(timer)
-        this.#pending.delete(id)
-      }
-      const end = (complete: boolean): void => {
-        forget()
-        resolve({ answers, expected: pending.expected, complete })
-      }
-      const fail = (error: unknown): void => {
-        forget()
-        reject(error)
-      }
-      const settle = (error?: unknown): void => {
-        if (error !== undefined && !tolerant) return fail(error)
-        if (error !== undefined) pending.lost++
-        if (answers.size + pending.lost >= pending.expected || hasCode(error, 'WSG_CLOSED')) end(true)
-      }
-      const timer = setTimeout(() => end(false), ms)
-      const pending: Pending = { answers, expected: Infinity, lost: 0, settle }
-      this.#pending.set(id, pending)
+    const answers = new Map<string, unknown>()
+    const complete = deferred()
+    const settle = (error?: unknown): void => {
+      if (error !== undefined && !tolerant) return complete.reject(error as Error)
+      if (error !== undefined) pending.lost++
+      if (answers.size + pending.lost < pending.expected && !hasCode(error, 'WSG_CLOSED')) return
+      // At once: a second answer of an instance may come in the same turn.
+      this.#pending.delete(id)
+      complete.resolve()
+    }
+    const pending: Pending = { answers, expected: Infinity, lost: 0, settle }
+    this.#pending.set(id, pending)
+    try {
       this.#backplane.publish([target], envelope).then(receivers => {
         pending.expected = receivers ?? 1
-        if (answers.size + pending.lost >= pending.expected) end(true)
-      }, fail)
-    })
+        if (answers.size + pending.lost >= pending.expected) settle()
+      }, (error: Error) => complete.reject(error))
+      // Where this process was busy until then, answers that have come are read first.
+      await withProgress(complete.promise, ms, () => -Infinity, () => { throw late })
+      return { answers, expected: pending.expected, complete: true }
+    } catch (error) {
+      if (error !== late) throw error
+      return { answers, expected: pending.expected, complete: false }
+    } finally {
+      this.#pending.delete(id)
+    }
   }
 
   /** Takes a request or a reply that came from the backplane. Never throws. */

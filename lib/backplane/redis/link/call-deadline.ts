@@ -38,7 +38,8 @@ export class CallDeadline {
     const now = performance.now()
     const spentMs = now - this.#startedAt
     this.#grace ??= new BusyGrace()
-    const graceMs = spentMs < this.#maxMs ? Math.min(this.#grace.after(now - this.#dueAt), this.#ms) : 0
+    // By when the timer was due: this process may have been busy since then, with answers unread.
+    const graceMs = this.#dueAt - this.#startedAt < this.#maxMs ? Math.min(this.#grace.after(now - this.#dueAt), this.#ms) : 0
     if (graceMs > 0) return this.#wait(graceMs)
     const received = this.#received()
     // Bytes came, of this answer or of those before it: Redis works, and so does the link.
