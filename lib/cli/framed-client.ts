@@ -31,7 +31,7 @@ export class FramedClient implements BenchClient {
     client.on('state', ({ state, previous, code, reason }) => {
       if (state === 'open') openAt ||= performance.now()
       if (previous !== 'open' || this.#over) return
-      if (isReady) handlers.lost(`${code} ${reason}`.trim())
+      if (isReady) handlers.lost(`closed with ${code} ${reason}`.trimEnd())
       else ended = `: closed with ${code} ${reason}`.trimEnd()
     })
     client.on('joined', joined => {

@@ -35,7 +35,7 @@ export class RawClient implements BenchClient {
       end(explainStatus(response.statusCode ?? 0))
     })
     socket.on('error', error => end(explainError(error)))
-    socket.on('close', (code, reason) => end(`${code} ${String(reason)}`.trim()))
+    socket.on('close', (code, reason) => end(`closed with ${code} ${String(reason)}`.trimEnd()))
   }
 
   send (text: string): void {

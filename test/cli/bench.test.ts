@@ -169,7 +169,7 @@ t.test('clients that are cut off are counted, and what others got is measured', 
   if (one !== undefined) await registry.disconnect(one, { code: 4321, reason: 'enough' })
   const { code, stdout } = await running
   t.equal(code, 1)
-  t.match(stdout, /^cut off +1 x 4321 enough$/m)
+  t.match(stdout, /^cut off +1 x closed with 4321 enough$/m)
   t.match(stdout, /^delivered +[1-9]/m)
 })
 
