@@ -22,7 +22,9 @@ export class BenchFailure extends Error {}
 export async function bench (settings: BenchSettings, progress: Progress, interrupted: AbortSignal): Promise<BenchResult> {
   const crowd = new Crowd(settings, randomBytes(4).toString('hex'))
   try {
+    const connecting = new OwnUsage()
     await connect(crowd, settings, progress, interrupted)
+    const connectBottleneck = bottlenecks(connecting.end())
     await hearEachOther(crowd, settings, progress, interrupted)
     const usage = new OwnUsage()
     const seconds = await measure(crowd, settings, progress, usage, interrupted)
@@ -52,6 +54,7 @@ export async function bench (settings: BenchSettings, progress: Progress, interr
       failed: crowd.failed.list(),
       own,
       bottleneck: bottlenecks(own),
+      connectBottleneck,
       sameMachine: isLoopback(settings.address) ? { cores: cpus().length } : undefined
     }
   } finally {

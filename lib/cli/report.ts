@@ -32,8 +32,10 @@ export interface BenchResult {
   readonly lost: Counted
   readonly failed: Counted
   readonly own: Usage
-  /** Why the times say more about this program than about the server; empty when they do not. */
+  /** Why the times of deliveries say more about this program than about the server; empty when they do not. */
   readonly bottleneck: readonly string[]
+  /** The same of the times of connecting. */
+  readonly connectBottleneck: readonly string[]
   /** Set when the server is on the machine of this program. */
   readonly sameMachine: { readonly cores: number } | undefined
 }
@@ -96,14 +98,18 @@ function reasons (label: string, counted: Counted): string[] {
   return counted.map(({ reason, count: times }) => fact(label, `${count(times)} x ${reason}`))
 }
 
-function verdict ({ own, bottleneck }: BenchResult): string[] {
+function verdict ({ own, bottleneck, connectBottleneck }: BenchResult): string[] {
   const { cpu, lagMs, sentLateMs } = own
   const usage = `This program: ${Math.round(cpu * 100)} % of a core, event loop late by ${lagMs.p99.toFixed(1)} ms (p99), ` +
     `${lagMs.max.toFixed(1)} ms (max); messages sent late by at most ${sentLateMs.toFixed(1)} ms.`
-  if (bottleneck.length === 0) return [usage, 'It was not the bottleneck.']
+  const connecting = connectBottleneck.length === 0
+    ? []
+    : [`While the clients connected it was: ${connectBottleneck.join(', and ')}. A lower --connect-rate gives the server's times.`]
+  if (bottleneck.length === 0) return [usage, 'It was not the bottleneck.', ...connecting]
   return [
     usage,
     `It was the bottleneck: ${bottleneck.join(', and ')}.`,
-    'The times above are more its own than the server\'s: take fewer clients or a lower --rate, or start it on several machines.'
+    'The times above are more its own than the server\'s: take fewer clients or a lower --rate, or start it on several machines.',
+    ...connecting
   ]
 }

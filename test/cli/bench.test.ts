@@ -182,6 +182,7 @@ t.test('it says when it was the bottleneck itself', async (t) => {
   )
   t.match(stdout, /^It was the bottleneck: .*its event loop was \d+ ms late/m)
   t.match(stdout, /^The times above are more its own than the server's/m)
+  t.match(stdout, /^While the clients connected it was: .*its event loop was \d+ ms late/m)
 })
 
 t.test('Ctrl-C ends it early, with what was measured until then', async (t) => {
