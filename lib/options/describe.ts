@@ -1,23 +1,39 @@
 import type { Json } from '../types.ts'
+import { withDefaults } from './group-logs.ts'
 import type { ResolvedOptions } from './resolve.ts'
-import { isLiteral, property } from './rules.ts'
+import { isLiteral, property, withoutUndefined } from './rules.ts'
+import type { Rate } from './types.ts'
 
 /**
  * Describes the options in force, for a support ticket. Leaves out what may hold a secret: shows only the kind of functions and other
  * values of the application, and only the address of Redis.
  */
 export function describeOptions (options: ResolvedOptions): Record<string, Json> {
-  const { redis, secret, backplane, tracing, rooms, limits: { explicit: _, ...limits }, logs, ...rest } = options
+  const {
+    redis, secret, backplane, tracing, rooms, limits: { explicit: _, ...limits }, upgradeLimit, log, logs = {}, userLog, ...rest
+  } = options
   return {
     redis: redis === undefined ? null : describeRedis(redis),
     backplane: backplane === undefined ? null : backplane.name,
     secret: secret === undefined ? null : 'set',
     tracing: tracing !== undefined,
     rooms: Object.keys(rooms),
-    logs: typeof logs === 'function' ? 'function' : plain(logs),
-    limits: plain(limits),
+    log: plain(withDefaults(log)),
+    logs: typeof logs === 'function' ? 'function' : plain(mapped(withoutUndefined(logs), withDefaults)),
+    userLog: plain(withDefaults(userLog)),
+    limits: plain(mapped(limits, withBurst)),
+    upgradeLimit: plain(withBurst(upgradeLimit)),
     ...Object.fromEntries(Object.entries(rest).map(([name, value]) => [name, plain(value)]))
   }
+}
+
+function mapped<Value> (values: Readonly<Record<string, Value>>, map: (value: Value) => unknown): Readonly<Record<string, unknown>> {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, map(value)]))
+}
+
+/** A rate in whole: without a burst it has that of a second. */
+function withBurst (limit: Rate | number | false | undefined): Rate | number | false | undefined {
+  return typeof limit === 'object' ? { ...limit, burst: limit.burst ?? limit.perSecond } : limit
 }
 
 /**

@@ -118,7 +118,8 @@ export class GroupLogs {
   }
 }
 
-function withDefaults (settings: LogSettings | false): LogLimits | false {
+/** The settings in whole: of those of a log `maxBytes` may be left out. */
+export function withDefaults (settings: LogSettings | false): LogLimits | false {
   if (settings === false) return false
   const { maxMessages, maxBytes = defaultLog.maxBytes, ttlMs } = settings
   return { maxMessages, maxBytes, ttlMs }

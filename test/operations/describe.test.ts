@@ -27,6 +27,22 @@ t.test('an instance describes itself, with all options in force', async (t) => {
   t.same(JSON.parse(JSON.stringify(registry.describe())), registry.describe(), 'it is JSON')
 })
 
+t.test('what a setting leaves out is described as it is in force', async (t) => {
+  const log = { maxMessages: 7, ttlMs: 60_000 }
+  const logs = { 'chat:*': log, other: false } as const
+  const given = { log, logs, upgradeLimit: { perSecond: 9 }, limits: { messages: { perSecond: 5 } } }
+  const whole = { ...log, maxBytes: 1_048_576 }
+  t.match(describeOptions(resolveOptions(given)), {
+    log: whole,
+    logs: { 'chat:*': whole, other: false },
+    userLog: { maxMessages: 100, maxBytes: 262_144 },
+    upgradeLimit: { perSecond: 9, burst: 9 },
+    limits: { messages: { perSecond: 5, burst: 5 }, connections: 50_000 }
+  })
+  const none = { log: false, userLog: false, logs: {}, limits: { messages: null } }
+  t.match(describeOptions(resolveOptions({ log: false, limits: false })), none)
+})
+
 t.test('no secret is in it, wherever it stood', async (t) => {
   const client = new Redis({ host: 'db', username: hidden, password: hidden, lazyConnect: true })
   t.teardown(() => client.disconnect())
