@@ -6,6 +6,7 @@ import type { Rig } from '../rig/rig.ts'
 import { median, pairedRatio } from '../rig/runs.ts'
 import { startRig } from '../rig/start.ts'
 import { until } from '../rig/until.ts'
+import { names, parseNames } from '../systems/system.ts'
 import type { Result, Row } from '../results.ts'
 
 /** Both, with all clients connected. */
@@ -19,13 +20,15 @@ const settlingMs = 500
  * What metrics, traces and the dashboard cost an instance: its CPU for each delivery beside that of an instance without them. Both run all
  * the time, and get their messages in turn, for a few seconds each: two processes that are measured minutes apart differ by more than this
  * costs. Each is first in every other round; the ratio is the median of the rounds, with the quartiles in parentheses.
+ * `--observed ours` puts two instances without beside each other, and so shows by how much two processes differ anyway.
  */
-export async function observing ({ number, numbers }: DrillOptions): Promise<Result> {
+export async function observing ({ number, numbers, text }: DrillOptions): Promise<Result> {
   assertLinux()
   compile('load')
   const [clients, bytes, rounds] = [number('members', 1_000), number('bytes', 120), number('rounds', 15)]
   const [seconds, warmUp] = [number('seconds', 3), number('warm-up', 20_000)]
-  const pair: Pair = { plain: await startRig('ours'), observed: await startRig('ours-observed') }
+  const [observed = 'ours-observed'] = parseNames(text('observed', 'ours-observed'), names)
+  const pair: Pair = { plain: await startRig('ours'), observed: await startRig(observed) }
   const kinds: readonly Kind[] = ['plain', 'observed']
   const publish = async (rig: Rig, perSecond: number): Promise<void> => (
     await rig.publish({ perSecond, groups: 1, bytes, binary: false, more: await rig.sent() > 0 })
