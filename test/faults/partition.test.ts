@@ -2,6 +2,7 @@ import t from 'tap'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { byRoom, crowd, doubled, everyoneHears, spread } from '../helpers/crowd.ts'
 import { closeClean, exact, exactWithin, startInstance, startInstances, sum, type Instance } from '../helpers/instance.ts'
+import { Local } from '../helpers/local-instance.ts'
 import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -76,6 +77,28 @@ t.test('an instance that alone is cut off for longer than its lease is reaped by
   await everyoneHears(t, instances, byRoom([...rooms, ...rooms, ...rooms].slice(1), guests), 'after')
   t.strictSame(doubled(guests), [])
   await closeClean(t, redis, instances)
+})
+
+t.test('after an outage for all that was longer than a lease, nobody who lives is cleaned up after', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, redis.port)
+  const leaseMs = 1_500
+  const first = await new Local({ redis: redis.url, leaseMs }).start(t)
+  const second = await new Local({ redis: proxy.url, leaseMs }).start(t)
+  for (const one of [first, second]) await one.join('lobby', `${one.instanceId}.1`)
+  await proxy.refuse(true)
+  proxy.cut()
+  redis.stop()
+  await sleep(2 * leaseMs)
+  redis.cont()
+  await until(() => first.backplane.state === 'up')
+  // The other one needs a little longer.
+  await sleep(leaseMs / 3)
+  await proxy.refuse(false)
+  await until(() => second.backplane.state === 'up')
+  t.equal(await first.backplane.count('lobby'), 2)
+  t.match(first.backplane.stats(), { instancesReaped: 0, membersReaped: 0 })
+  t.equal(second.backplane.stats().leasesLost, 0)
 })
 
 t.test('a write that comes late, out of a connection that was given up, does not bring back a member that left meanwhile', async t => {

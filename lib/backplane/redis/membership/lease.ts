@@ -227,6 +227,8 @@ export class Lease {
   async #beat (): Promise<void> {
     // The lease ran out: what was to be written under it is written when this beat got a new one.
     if (this.#renewed !== 0 && !this.held) this.#suspend()
+    // Others may have renewed theirs a beat before this one, and no more since.
+    if (this.#renewed !== 0 && this.ageMs > this.#leaseMs / 2) this.#clock.wasAway()
     if (this.#store.hasLateWrite(this.#generation)) this.#generation++
     const generation = this.#generation
     const [sentAt, expectedMs, most] = [performance.now(), this.#clock.expectedMs, this.#clock.settling ? 0 : maxClaims]

@@ -17,9 +17,14 @@ export class ServerClock {
     return this.#shown === undefined ? 0 : Math.round(this.#shown.ms + performance.now() - this.#shown.at)
   }
 
-  /** Whether leases may be over only because the clock was set: not all living instances have renewed theirs since. */
+  /** Whether leases may be over only because the clock was set, or Redis was away: not all living instances have renewed theirs since. */
   get settling (): boolean {
     return performance.now() < this.#patientUntil
+  }
+
+  /** Redis could not be asked for so long that leases of the living may be over. */
+  wasAway (): void {
+    this.#patientUntil = performance.now() + this.#leaseMs
   }
 
   /** The clock showed `ms` where `expectedMs` was expected. */
