@@ -66,18 +66,11 @@ export class Everywhere {
    * answer.
    */
   async act (target: Target, command: Command, here: number, stored = false): Promise<number> {
-    try {
-      const gathered = await this.gather(target, command, here, stored)
-      const done = sum(gathered.answers)
-      if (isComplete(gathered)) return done
-      const { missing, sure } = gathered
-      throw incomplete(done === 0 && sure, command, `was done for ${done} connections, and`, missing, done)
-    } catch (error) {
-      // Whatever went wrong elsewhere, this instance has done its part: say so in the error.
-      if (here === 0 || !isOutage(error) || 'done' in (error as object)) throw error
-      const { code, detail = 'other instances were not reached' } = error as WebsocketGroupsError
-      throw new WebsocketGroupsError(code, `${detail}; it was done for ${here} connections of this instance`, { cause: error, done: here })
-    }
+    const gathered = await withDone(here, this.gather(target, command, here, stored))
+    const done = sum(gathered.answers)
+    if (isComplete(gathered)) return done
+    const { missing, sure } = gathered
+    throw incomplete(done === 0 && sure, command, `was done for ${done} connections, and`, missing, done)
   }
 
   /**
@@ -134,6 +127,20 @@ export class Everywhere {
       // A request without time for its answer would leave open whether it arrived.
       if (endsAt - performance.now() < againMs) return unreached
     }
+  }
+}
+
+/**
+ * Waits for what is done elsewhere, after this instance has done its part for `here` connections.
+ * @throws {WebsocketGroupsError} in an outage with `done`: the backplane alone cannot know what this instance did
+ */
+export async function withDone<Value> (here: number, elsewhere: Promise<Value>): Promise<Value> {
+  try {
+    return await elsewhere
+  } catch (error) {
+    if (here === 0 || !isOutage(error)) throw error
+    const { code, detail = 'other instances were not reached' } = error as WebsocketGroupsError
+    throw new WebsocketGroupsError(code, `${detail}; it was done for ${here} connections of this instance`, { cause: error, done: here })
   }
 }
 

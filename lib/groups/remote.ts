@@ -12,7 +12,7 @@ import type { Streams } from '../streams/streams.ts'
 import type { BlockTarget, Data, GroupList, GroupListOptions, JoinOptions, JoinResult } from '../types.ts'
 import { blockName, userOfBlock, type Blocklist } from './blocklist.ts'
 import { DeliveryReports } from './delivery-reports.ts'
-import { Everywhere } from './everywhere.ts'
+import { Everywhere, withDone } from './everywhere.ts'
 import type { Membership } from './membership.ts'
 import { InstanceMessages } from './instances.ts'
 import { gone, groupNames, idOf, onceStored, packUserIds, RemoteCommands, type Named, type OwnAnswers } from './remote-commands.ts'
@@ -143,7 +143,7 @@ export class ConnectionCommands {
     const remembered = userId === undefined || forMs === 0 ? undefined : this.#membership.userBlocked(userId, forMs)
     // Close the connections of this instance in any case, even while the backplane is out.
     const here = this.#blocks.apply(name, forMs)
-    await this.#blocks.store(name, forMs)
+    await withDone(here, this.#blocks.store(name, forMs))
     // Wait for nothing else in between: instances must hear of a block and of an unblock in the order in which the two are stored.
     const [closed] = await Promise.all([onceStored(this.#remote.block(name, forMs, here)), remembered])
     return closed

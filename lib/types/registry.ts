@@ -148,7 +148,7 @@ export interface Registry {
   /**
    * Keeps a user or a token out for `forMs` milliseconds: closes the connections on every instance with 4403, and refuses upgrades and
    * fresh tokens with WSG_BLOCKED (403) until then. Resolves with how many connections were closed. A second block replaces the first one.
-   * Connections of this instance are closed even if the call rejects.
+   * Connections of this instance are closed even if the call rejects: `error.done` says how many.
    * @throws {WebsocketGroupsError} WSG_BLOCK_INVALID, WSG_BLOCKLIST_FULL (10,000), WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
   block (target: BlockTarget, options: BlockOptions): Promise<number>

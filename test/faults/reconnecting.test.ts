@@ -65,6 +65,8 @@ t.test('an instance that stays away is told apart from one that is gone, as long
     code: 'WSG_TIMEOUT', message: /was done for 1 connections/, done: 1, missing: [b.id]
   }, 'what was done is counted, and who did not do it is named')
   await here.client.closed
+  await t.rejects(b.registry.block({ userId: 'eve' }, { forMs: 60_000 }), { code: 'WSG_BACKPLANE_UNAVAILABLE', done: 1 })
+  await there.client.closed
   const gone = async (): Promise<boolean> => await a.registry.sendTo(there.id, 'x').then(taken => !taken, () => false)
   await until(gone, { timeoutMs: 3 * leaseMs, what: 'the lease to be over' })
   t.equal(await a.registry.disconnect({ userId: 'eve' }), 0)
