@@ -1,4 +1,5 @@
 import t from 'tap'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { AppendTarget } from '../../lib/backplane/backplane.ts'
 import { decode, encodeParts, type StoredEnvelope } from '../../lib/backplane/redis/envelope.ts'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
@@ -10,7 +11,7 @@ import { append } from '../../lib/backplane/redis/log/scripts.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
-import { envelope, readersRig } from './log-rig.ts'
+import { appendQuietly, envelope, readersRig } from './log-rig.ts'
 
 noUnhandled(t)
 const redis = await startRedis(t)
@@ -216,6 +217,37 @@ t.test('messages of a group without a log wait in their order, and not without e
   }
 })
 
+t.test('messages of a log that was lost wait for one read of the next log, not until all of that is delivered', async t => {
+  const { readers, live, seen, link, local } = await rig()
+  const [inB] = await appendTo(['log b', 'log c'], 'of the lost log') as [Buffer]
+  live(inB)
+  const { places } = decode(inB) as StoredEnvelope
+  await redis.admin.flushall()
+  for (let n = 1; n <= 900; n++) await appendQuietly(redis.admin, 'log b', `${n}`)
+  link.holding = true
+  void readers.subscribed(['log b'])
+  await until(() => link.held.length === 1, { what: 'the end of the log' })
+  link.release()
+  await until(() => {
+    if (!seen().includes('1@b')) link.release()
+    return seen().includes('1@b') && link.held.length === 1
+  }, { what: 'the loss to be known, and the next page to be read' })
+  local.received.length = 0
+  for (const text of ['v1', 'v2', 'v3']) readers.volatile.receive({ ...envelope('v', text), ...places === undefined ? {} : { places } })
+  link.release()
+  await until(() => link.held.length === 1, { what: 'a read that begins now' })
+  t.notOk(seen().includes('v1@v'), 'the read before began before they came')
+  link.release()
+  await until(() => link.held.length === 1 && seen().includes('v3@v'), { timeoutMs: 5_000, what: 'them, and the next page' })
+  t.same(seen().filter(text => text.endsWith('v')), ['v1@v', 'v2@v', 'v3@v'], 'in their order')
+  t.ok(readers.problem, 'the log is still being caught up with')
+  link.holding = false
+  link.release()
+  await until(() => readers.problem === undefined && seen().includes('900@b'))
+  readers.close()
+  await redis.admin.flushall()
+})
+
 const place = (group: string, offset: number) => ({ group, epoch: 'epoch-1.', offset })
 const about = (...places: ReadonlyArray<ReturnType<typeof place>>) => ({ ...envelope('', ''), places }) as StoredEnvelope
 
@@ -249,13 +281,31 @@ t.test('only a log that is followed, and may be behind, is waited for', async t 
   otherLife.advance({ epoch: 'epoch-0.', offset: 10, nonce: 1 })
   order.moved(otherLife)
   t.equal(order.held, 1, 'it is still in that life')
-  order.settled(otherLife)
+  order.read(otherLife, performance.now())
   t.equal(order.held, 0)
   t.notOk(waits(5), 'the message is of a log that is no more')
   t.ok(waits(6))
-  order.settled(otherLife)
+  const beganAt = performance.now()
   order.moved(a)
-  t.ok(waits(7), 'another message came after the log was compared')
+  t.ok(waits(7))
+  order.read(otherLife, beganAt)
+  t.ok(waits(7), 'the message came after the read began')
+})
+
+t.test('a log is waited for as long as it comes on', async t => {
+  const [a, other] = [follower('a', 4), follower('other', 5)]
+  let woken = 0
+  const order = new CopyOrder(group => group === 'other' ? other : undefined, () => { woken++ }, () => {}, 200)
+  t.teardown(() => order.close())
+  t.equal(order.mayDeliver(a, about(place('a', 5), place('other', 1_000))), false)
+  const startedAt = performance.now()
+  for (let offset = 6; performance.now() - startedAt < 1_000; offset++) {
+    other.advance({ epoch: 'epoch-1.', offset, nonce: 1 })
+    order.moved(other)
+    await sleep(1)
+  }
+  t.equal(woken, 0)
+  await until(() => woken === 1, { what: 'the log that stands still to be given up' })
 })
 
 t.test('a log that does not come on is waited for once, and again when it did', async t => {

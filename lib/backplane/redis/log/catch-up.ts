@@ -69,6 +69,7 @@ export class CatchUp {
     let lateMayCome = true
     while (!this.#isGone(follower)) {
       follower.cover()
+      const beganAt = performance.now()
       const page = await readAfterFork(this.#link, this.#keys, follower, follower.position ?? logStart)
       if (this.#isGone(follower)) break
       if (page === undefined) continue
@@ -89,6 +90,7 @@ export class CatchUp {
       }
       if (page.gap !== undefined) this.#signal(follower, page.gap, page.before, page.end.epoch, epochsBetween)
       else if (between !== undefined) this.#signalReturn(follower, between, epochsBetween)
+      else this.#order.read(follower, beganAt)
       between = undefined
       epochsBetween = []
       for (const message of page.messages) {

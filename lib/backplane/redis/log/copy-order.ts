@@ -10,11 +10,11 @@ export interface Holder { readonly group: string }
 interface Hold {
   /** The follower that others wait for. */
   readonly other: LogFollower
-  /** The offset up to which the log of `other` has to be delivered; `Infinity`: until it is in another epoch, or was compared. */
+  /** The offset up to which the log of `other` has to be delivered; `Infinity`: until it is in another epoch, or was read. */
   readonly offset: number
   /** The epoch that the log of `other` was in. */
   readonly epoch: string
-  readonly timer: NodeJS.Timeout
+  timer: NodeJS.Timeout | undefined
 }
 
 /**
@@ -26,32 +26,34 @@ interface Hold {
  * cycle: the log that would close it is not held.
  *
  * The other log may be in another epoch here than in the message. Either it was lost, which is not known here yet, or the message is older
- * than that log: only a read that begins now can tell.
+ * than that log: only a read that begins after the message came can tell.
  */
 export class CopyOrder {
   readonly #find: (group: string) => LogFollower | undefined
   readonly #wake: (holder: Holder) => void
-  readonly #compare: (follower: LogFollower) => void
+  readonly #readAnew: (follower: LogFollower) => void
   readonly #maxHoldMs: number
   readonly #holds = new Map<Holder, Hold>()
   /** By the follower of a log, who waits for that log. */
   readonly #waiting = new Map<Holder, Set<Holder>>()
   /** Logs that made no progress in time. Others do not wait for them until they do. */
   readonly #late = new Set<Holder>()
-  /** The logs that were brought in step since a holder's next message came. */
-  readonly #compared = new Map<Holder, Set<LogFollower>>()
+  /** When the next message of a holder came (`performance.now()`), if it was held. */
+  readonly #cameAt = new Map<Holder, number>()
+  /** When the latest read of each log began that found it in the epoch in which it is followed (`performance.now()`). */
+  readonly #readAt = new WeakMap<LogFollower, number>()
 
   /**
-   * `wake` is called with a holder whose message may be delivered now; `compare` with a follower that is to count as in step only after a
-   * read of its log that begins now.
+   * `wake` is called with a holder whose message may be delivered now; `readAnew` with a follower whose log has to be read, by a read that
+   * begins now.
    */
   constructor (
-    find: (group: string) => LogFollower | undefined, wake: (holder: Holder) => void, compare: (follower: LogFollower) => void,
+    find: (group: string) => LogFollower | undefined, wake: (holder: Holder) => void, readAnew: (follower: LogFollower) => void,
     holdMs = maxHoldMs
   ) {
     this.#find = find
     this.#wake = wake
-    this.#compare = compare
+    this.#readAnew = readAnew
     this.#maxHoldMs = holdMs
   }
 
@@ -60,8 +62,8 @@ export class CopyOrder {
     return this.#holds.size
   }
 
-  /** Whether the next message of this holder may be delivered. If not, the holder is woken later. */
-  mayDeliver (holder: Holder, { places }: StoredEnvelope): boolean {
+  /** Whether the next message of this holder, which came at that time, may be delivered. If not, the holder is woken later. */
+  mayDeliver (holder: Holder, { places }: StoredEnvelope, cameAt = this.#cameAt.get(holder) ?? performance.now()): boolean {
     if (places === undefined) return true
     for (const { group, epoch, offset } of places) {
       const other = group === holder.group || offset === 0 ? undefined : this.#find(group)
@@ -69,20 +71,21 @@ export class CopyOrder {
       // If the other log is not followed here, or its end is not known yet, no member here waits for its earlier messages.
       if (other === undefined || position === undefined || this.#late.has(other)) continue
       const comparable = position.epoch === epoch || position.epoch === ''
-      const there = comparable ? position.offset >= offset - 1 : this.#compared.get(holder)?.has(other) === true
+      const there = comparable ? position.offset >= offset - 1 : (this.#readAt.get(other) ?? -Infinity) >= cameAt
       if (there || this.#waitsFor(other, holder)) continue
       this.#hold(holder, other, comparable ? offset - 1 : Infinity, position.epoch)
-      if (!comparable) this.#compare(other)
+      this.#cameAt.set(holder, cameAt)
+      if (!comparable) this.#readAnew(other)
       return false
     }
-    this.#compared.delete(holder)
+    this.#cameAt.delete(holder)
     return true
   }
 
   /** The follower's position changed. */
   moved (follower: LogFollower): void {
     if (this.#late.size > 0) this.#late.delete(follower)
-    if (this.#compared.size > 0) this.#compared.delete(follower)
+    if (this.#cameAt.size > 0) this.#cameAt.delete(follower)
     const { epoch = '', offset = 0 } = follower.position ?? {}
     for (const held of this.#waiting.get(follower) ?? []) {
       const hold = this.#holds.get(held)
@@ -90,19 +93,16 @@ export class CopyOrder {
     }
   }
 
-  /** The follower is in step: everything about its log is known. */
-  settled (follower: LogFollower): void {
-    for (const held of this.#waiting.get(follower) ?? []) {
-      const compared = this.#compared.get(held) ?? new Set()
-      this.#compared.set(held, compared.add(follower))
-      this.#release(held)
-    }
+  /** A read that began at this time (`performance.now()`) found the follower's log in the epoch in which it is followed. */
+  read (follower: LogFollower, beganAt: number): void {
+    this.#readAt.set(follower, beganAt)
+    for (const held of this.#waiting.get(follower) ?? []) if (this.#holds.get(held)?.offset === Infinity) this.#release(held)
   }
 
   /** The group is no longer followed. */
   gone (holder: Holder): void {
     this.#late.delete(holder)
-    this.#compared.delete(holder)
+    this.#cameAt.delete(holder)
     this.#drop(holder)
     for (const held of this.#waiting.get(holder) ?? []) this.#release(held)
   }
@@ -112,7 +112,7 @@ export class CopyOrder {
     this.#holds.clear()
     this.#waiting.clear()
     this.#late.clear()
-    this.#compared.clear()
+    this.#cameAt.clear()
   }
 
   /** Whether the follower is held, directly or not, until the other one makes progress. */
@@ -127,14 +127,24 @@ export class CopyOrder {
     const known = this.#holds.get(holder)
     if (known?.other === other && known.offset === offset && known.epoch === epoch) return
     this.#drop(holder)
-    const timer = setTimeout(() => {
-      this.#late.add(other)
-      this.#release(holder)
-    }, this.#maxHoldMs).unref()
-    this.#holds.set(holder, { other, offset, epoch, timer })
+    const hold: Hold = { other, offset, epoch, timer: undefined }
+    this.#watch(holder, hold)
+    this.#holds.set(holder, hold)
     const waiting = this.#waiting.get(other)
     if (waiting === undefined) this.#waiting.set(other, new Set([holder]))
     else waiting.add(holder)
+  }
+
+  /** Gives the other log up when it made no progress at two looks in a row: one may follow a stall of this process. */
+  #watch (holder: Holder, hold: Hold, seenBefore = false): void {
+    const { other } = hold
+    const { position } = other
+    hold.timer = setTimeout(() => {
+      if (other.position !== position) return this.#watch(holder, hold)
+      if (!seenBefore) return this.#watch(holder, hold, true)
+      this.#late.add(other)
+      this.#release(holder)
+    }, this.#maxHoldMs / 2).unref()
   }
 
   #release (holder: Holder): void {

@@ -264,7 +264,6 @@ export class LogFollowers {
   #unsettled (follower: LogFollower): void { if (this.#repairs.add(follower).size === 1) this.#changed() }
 
   #settled (follower: LogFollower): void {
-    this.#order.settled(follower)
     if (this.#repairs.delete(follower) && this.#repairs.size === 0) this.#changed()
   }
 

@@ -7,7 +7,7 @@ const maxWaiting = { messages: 1_000, bytes: 262_144 } as const
 
 /** Messages of one group that wait for the log of another one, oldest first. */
 interface VolatileQueue extends Holder {
-  readonly messages: StoredEnvelope[]
+  readonly messages: Array<{ readonly envelope: StoredEnvelope, readonly cameAt: number }>
   bytes: number
 }
 
@@ -30,14 +30,14 @@ export class VolatileMessages {
     const waiting = kind === 'group' ? this.#queues.get(name) : undefined
     if (waiting === undefined && envelope.places === undefined) return this.#local.deliver(envelope)
     const queue = waiting ?? { group: name, messages: [], bytes: 0 }
-    queue.messages.push({ ...envelope, heldSince: Date.now() })
+    queue.messages.push({ envelope: { ...envelope, heldSince: Date.now() }, cameAt: performance.now() })
     queue.bytes += payload.length
     if (waiting === undefined) {
       this.#queues.set(name, queue)
       this.wake(queue)
     } else if (queue.messages.length > maxWaiting.messages || queue.bytes > maxWaiting.bytes) {
       this.forget(name)
-      for (const message of queue.messages) this.#local.deliver(message)
+      for (const { envelope } of queue.messages) this.#local.deliver(envelope)
     }
   }
 
@@ -45,13 +45,13 @@ export class VolatileMessages {
   wake (holder: Holder): void {
     const queue = this.#queues.get(holder.group)
     if (queue !== holder) return
-    const held = queue.messages.findIndex(message => {
-      if (!this.#order.mayDeliver(queue, message)) return true
-      this.#local.deliver(message)
+    const held = queue.messages.findIndex(({ envelope, cameAt }) => {
+      if (!this.#order.mayDeliver(queue, envelope, cameAt)) return true
+      this.#local.deliver(envelope)
       return false
     })
     if (held === -1) this.#queues.delete(queue.group)
-    else for (const { payload } of queue.messages.splice(0, held)) queue.bytes -= payload.length
+    else for (const { envelope } of queue.messages.splice(0, held)) queue.bytes -= envelope.payload.length
   }
 
   /** The group is no longer subscribed. */
