@@ -12,7 +12,7 @@ import type { Result, Row } from '../results.ts'
 /** What instances do once, after their boot and after joins, is over by then (milliseconds). */
 const settledMs = 8_000
 /** How long the CPU of Redis is measured before anybody uses it (milliseconds). */
-const unusedMs = 5_000
+const unusedMs = 20_000
 
 /**
  * What instances without traffic cost Redis: their beats, which renew leases and look for what Redis lost, and their pings. All instances

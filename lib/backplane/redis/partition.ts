@@ -106,7 +106,7 @@ export class Partition {
     this.clock = new RedisClock(command)
     this.occupancy = new OccupancyStore(command, keys)
     this.#parts = [this.lease, this.members, this.subscriptions, this.#followers]
-    this.lease.on({ changed: report, refused: error => this.#decideBoot(error), renewed: () => { void this.#evictions.look() } })
+    this.lease.on({ changed: report, refused: error => this.#decideBoot(error), beating: () => { void this.#evictions.look() } })
     command.on({
       up: () => {
         this.#followers.resume()

@@ -7,14 +7,14 @@ import type { Address } from './connect.ts'
 import { Connection } from './connection.ts'
 import type { LinkEvents, LinkStats, MessageListener } from './events.ts'
 import { LargeCalls } from './large-calls.ts'
+import { Liveness, lookIntervalMs } from './liveness.ts'
 import { isReply, reasonOf, toBackplaneError } from './reply-errors.ts'
 import { ErrorCleaner } from './safe-error.ts'
 import { byHash, bytesCommands, bytesOf, textCommands, type Script } from './script.ts'
 import type { Command, MainLink, SideConnection } from './side-connection.ts'
 import type { RedisSource } from './source.ts'
 
-/** How often a link is pinged, and how long it may be silent before its connection is given up (milliseconds). */
-const pingIntervalMs = 1_000
+/** How long a link may be silent before its connection is given up (milliseconds). */
 const silenceMs = 4_000
 /** Misses in a row after which calls fail at once instead of waiting for their own deadline. */
 const missesToTrip = 3
@@ -41,6 +41,7 @@ export class Link {
   readonly #bulkCalls: BulkCalls
   readonly #sides: readonly SideConnection[]
   readonly #listeners: LinkEvents[] = []
+  readonly #liveness = new Liveness()
   readonly #calls = new Calls({
     received: () => this.#connection.received,
     answered: () => this.#answered(),
@@ -53,12 +54,9 @@ export class Link {
 
   #state: 'down' | 'up' | 'tripped' = 'down'
   #misses = 0
-  #lastSign = performance.now()
-  #lastWatch = performance.now()
-  #lastReceived = 0
   #lastError: Error | undefined
   #lastDemotion = -Infinity
-  #pinger: NodeJS.Timeout | undefined
+  #watcher: NodeJS.Timeout | undefined
   #receive: MessageListener | undefined
   #closed = false
   #timeouts = 0
@@ -77,7 +75,7 @@ export class Link {
     this.#bulkCalls = new BulkCalls(source, deadlineMs, main, this.bulk)
     this.#sides = [this.#large.connection, this.#bulkCalls.connection]
     this.#connection = new Connection(source, role, {
-      opened: () => { this.#lastSign = performance.now() },
+      opened: () => this.#liveness.sign(),
       ready: () => {
         this.#connects++
         this.#up()
@@ -91,7 +89,7 @@ export class Link {
       },
       moved: () => { for (const listener of this.#listeners) listener.moved?.() }
     })
-    this.#pinger = setInterval(() => this.#watch(), pingIntervalMs).unref()
+    this.#watcher = setInterval(() => this.#watch(), lookIntervalMs).unref()
   }
 
   /** Adds a listener. Listeners are called in the order they were added. */
@@ -186,7 +184,7 @@ export class Link {
   async close (): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    clearInterval(this.#pinger)
+    clearInterval(this.#watcher)
     try {
       // A hung server would never answer QUIT.
       if (this.#state === 'up') await this.#settle(async redis => await redis.quit(), Math.min(this.deadlineMs, 500))
@@ -235,7 +233,7 @@ export class Link {
   }
 
   #answered (): void {
-    this.#lastSign = performance.now()
+    this.#liveness.sign()
     this.#misses = 0
     if (this.#state === 'tripped' && this.#connection.ready) this.#up()
   }
@@ -249,7 +247,7 @@ export class Link {
 
   #up (): void {
     this.bulk.reset()
-    this.#lastSign = performance.now()
+    this.#liveness.sign()
     this.#misses = 0
     this.#state = 'up'
     for (const listener of this.#listeners) listener.up?.()
@@ -265,16 +263,15 @@ export class Link {
     if (was === 'up') for (const listener of this.#listeners) listener.down?.()
   }
 
-  /** Once a second: pings, and gives up a connection that was silent for too long, also in its handshake, as no option of ioredis does. */
+  /**
+   * Once a second: pings if need be, and gives up a connection that was silent for too long, also in its handshake, as no option of
+   * ioredis does.
+   */
   #watch (): void {
     const { ready, shakingHands, received, patienceMs } = this.#connection
-    const now = performance.now()
-    // Part of an answer came. Or this process stalled, not Redis: answers wait in the socket, and are read after this timer.
-    if (now - this.#lastWatch > 2 * pingIntervalMs || received !== this.#lastReceived) this.#lastSign = now
-    this.#lastWatch = now
-    this.#lastReceived = received
+    const { silentMs, ping } = this.#liveness.look(received)
     if (!ready && !shakingHands) return this.#connection.check()
-    if (now - this.#lastSign > (ready ? silenceMs : Math.max(silenceMs, patienceMs))) return this.reset(true)
-    if (ready) this.#settle(async redis => await redis.ping(), this.deadlineMs).catch((error: Error) => { this.#lastError = error })
+    if (silentMs > (ready ? silenceMs : Math.max(silenceMs, patienceMs))) return this.reset(true)
+    if (ready && ping) this.#settle(async redis => await redis.ping(), this.deadlineMs).catch((error: Error) => { this.#lastError = error })
   }
 }

@@ -94,8 +94,8 @@ export class Audit {
   }
 
   /**
-   * Called beside each beat. Looks at the next groups and resolves with those that differ, except those that are about to be written, as
-   * `changing` tells. Never rejects: a later look finds them again.
+   * Called when a beat was sent: all reads leave with it. Looks at the next groups and resolves with those that differ, except those that
+   * are about to be written, as `changing` tells. Never rejects: a later look finds them again.
    */
   async next (generation: number, changing: (group: string) => boolean): Promise<string[]> {
     if (this.#beats++ % this.#beatsPerLook !== 0) return []
@@ -109,7 +109,7 @@ export class Audit {
     }
     const groups = this.#left.splice(0, groupsPerBeat)
     try {
-      const first = await this.#differing(groups, generation, changing)
+      const [first] = await Promise.all([this.#differing(groups, generation, changing), this.#hunting ? this.#hunt(groups) : undefined])
       if (first.length === 0) return []
       // A connection is in its group in the hub a moment before its membership is handed over to be written.
       await new Promise<void>(resolve => { setTimeout(resolve, secondLookMs) })
@@ -157,7 +157,6 @@ export class Audit {
     }
     // Where the index has as many groups as this instance, it has each of them.
     const unlisted = listed === total + marked ? new Set() : await this.#unlisted(index, steady)
-    if (this.#hunting && steady.length > 0 && !this.#closed) await this.#hunt(steady)
     return steady.filter((group, at) => unlisted.has(group) || members[at] !== held[at] || Number(counts[at] ?? 0) !== held[at])
   }
 
@@ -169,6 +168,7 @@ export class Audit {
 
   /** Notes members of unknown instances, and removes those that the last hunt noted. */
   async #hunt (groups: readonly string[]): Promise<void> {
+    if (groups.length === 0) return
     const { instances, leases } = this.#keys
     const counts = groups.map(group => this.#keys.counts(group))
     const ghosts = await this.#link.script(hunt, [instances, leases, ...counts], [this.#local.instanceId]) as Array<number | string>
@@ -180,6 +180,7 @@ export class Audit {
         this.#newSuspects.add(name)
         continue
       }
+      if (this.#closed) return
       const keys = [this.#keys.members(group, ghost), this.#keys.counts(group), instances, leases]
       removed += Number(await this.#link.script(removeGhost, keys, [ghost]))
     }

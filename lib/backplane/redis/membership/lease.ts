@@ -23,8 +23,8 @@ interface LeaseEvents {
   readonly resumed?: ((lost: boolean) => void) | undefined
   /** Memberships may not be written: other instances may count this one as dead, and may have removed its memberships. */
   readonly suspended?: (() => void) | undefined
-  /** A beat was answered. */
-  readonly renewed?: (() => void) | undefined
+  /** A beat was sent. What a listener asks Redis now leaves in the same write, so Redis wakes up once for all of it. */
+  readonly beating?: (() => void) | undefined
   /** This instance cleans up after these instances, whose leases ran out. */
   readonly claimed?: ((instanceIds: readonly string[]) => void) | undefined
   /** `problem` may have changed. */
@@ -211,11 +211,13 @@ export class Lease {
   async #renew (): Promise<void> {
     // A renewal may have been due when the lease was given back: the lease must not come to life again.
     if (this.#closed) throw new WebsocketGroupsError('WSG_CLOSED')
-    this.#beating ??= this.#beat().finally(() => { this.#beating = undefined })
+    if (this.#beating === undefined) {
+      this.#beating = this.#beat().finally(() => { this.#beating = undefined })
+      for (const { beating } of this.#listeners) beating?.()
+    }
     try {
       await this.#beating
       this.#failure = undefined
-      for (const { renewed } of this.#listeners) renewed?.()
     } catch (error) {
       this.#failure = error as Error
       // No event reports that the lease ran out.

@@ -61,7 +61,7 @@ export class MemberReconciler {
     this.#audit = audit
     this.#changed = changed
     lease.on({ resumed: lost => this.#resume(lost), suspended: () => this.#suspend() })
-    lease.on({ renewed: () => { this.#looking ??= this.#look().finally(() => { this.#looking = undefined }) } })
+    lease.on({ beating: () => { this.#looking ??= this.#look().finally(() => { this.#looking = undefined }) } })
   }
 
   /** Set while memberships that should be stored by now are not. */

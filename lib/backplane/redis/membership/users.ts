@@ -95,7 +95,7 @@ export class UserCounts {
     this.#beatsPerLook = beatsPerLook
     // At random, so that the partitions do not all look at the same beat.
     this.#beats = Math.floor(Math.random() * beatsPerLook)
-    lease.on({ resumed: lost => this.#resume(lost), renewed: () => { void this.#look() } })
+    lease.on({ resumed: lost => this.#resume(lost), beating: () => { void this.#look() } })
   }
 
   /** As `Backplane.syncUser`. */
