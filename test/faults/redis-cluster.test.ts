@@ -36,7 +36,8 @@ t.test('the members of a killed instance go also from partitions in which no oth
   const victim = await startInstance(t, { redisUrl: `redis://${address?.host}:${address?.port}`, options: { leaseMs } })
   const client = connect(t, `${victim.url}/ws/${names.join()}`)
   await client.nextWhere(message => String(message).startsWith('joined'))
-  t.strictSame(new Set(await survivor.counts(names)), new Set([1]))
+  // On a busy machine some joins are stored after the client was told, or the short lease is lost for a moment.
+  await until(async () => await survivor.hasCounts(names, 1), { timeoutMs: 30_000, what: 'all memberships to be stored' })
   await victim.kill()
   await until(async () => await survivor.hasCounts(names, 0), { timeoutMs: 30_000, what: 'the ghosts to be gone' })
   // An instance that closes while it cleans up after another one leaves that to the next.
