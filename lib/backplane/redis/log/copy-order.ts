@@ -1,7 +1,7 @@
 import type { StoredEnvelope } from '../envelope.ts'
 import type { LogFollower } from './follower.ts'
 
-/** How long a log waits for another one that makes no progress (milliseconds). */
+/** How long a log waits for another one that makes no progress (milliseconds); half as long again at most, after the last progress. */
 const maxHoldMs = 10_000
 
 /** A holder may have to wait: a log's follower, or the messages of a group that keeps no log. */
