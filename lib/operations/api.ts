@@ -4,11 +4,12 @@ import { WebsocketGroupsError } from '../errors.ts'
 import { aFunction, checkOptions, invalid, type Rule } from '../options/rules.ts'
 import type {} from '../route-types.ts'
 import type { BroadcastOptions, BroadcastResult, Data, Registry } from '../types.ts'
+import { authHook } from './auth-hook.ts'
 import { notStored } from './not-stored.ts'
 import { schemas, type DisconnectBody, type HistoryQuery, type ListQuery, type PublishBody } from './api/schemas.ts'
 
 export interface GroupsApiOptions {
-  /** An async hook that throws or replies unless the request may use the API, and with it send to everybody. */
+  /** An async hook that throws, replies or returns `false` unless the request may use the API, and with it send to everybody. */
   readonly auth: preHandlerAsyncHookHandler
 }
 
@@ -23,7 +24,7 @@ async function groupsApi (app: FastifyInstance, options: GroupsApiOptions): Prom
   const { registry } = app
   app.addHook('onRequest', notStored)
   // Runs before the body is read, so that strangers cannot send one.
-  app.addHook('onRequest', auth)
+  app.addHook('onRequest', authHook(auth))
 
   app.post(
     '/publish', { schema: schemas.publish }, async ({ body }: FastifyRequest<{ Body: PublishBody }>) => await publish(registry, body)

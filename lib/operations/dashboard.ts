@@ -7,6 +7,7 @@ import { forOperators } from '../http/upgrade-guard.ts'
 import { aFunction, checkOptions, integer, invalid, type Rule } from '../options/rules.ts'
 import { CloseCode } from '../protocol/close-codes.ts'
 import type {} from '../route-types.ts'
+import { authHook } from './auth-hook.ts'
 import { notStored } from './not-stored.ts'
 import { addActions, type Allow } from './dashboard/actions.ts'
 import { css, html } from './dashboard/page.ts'
@@ -18,7 +19,7 @@ import { Watch } from './dashboard/watch.ts'
 export type { DashboardAction } from './dashboard/actions.ts'
 
 export interface GroupsDashboardOptions {
-  /** An async hook that throws or replies unless the request may see the dashboard. It runs for the page and for its WebSocket. */
+  /** An async hook that throws, replies or returns `false` unless the request may see the dashboard. It runs for its WebSocket, too. */
   readonly auth: preHandlerAsyncHookHandler
   /**
    * The second permission: whether the request may read a group's messages (`history`), or act on a user (`disconnect`, `kick`, `block`,
@@ -64,7 +65,7 @@ async function groupsDashboard (app: FastifyInstance, options: GroupsDashboardOp
   app.addHook('onRequest', notStored)
   // After the sessions of the application are read, and before a stranger is told how a request should be.
   app.addHook('preValidation', sameOrigin)
-  app.addHook('preValidation', auth)
+  app.addHook('preValidation', authHook(auth))
 
   app.get('/', async (request, reply) => {
     // The page loads its files by relative URLs.

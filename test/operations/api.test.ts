@@ -124,5 +124,8 @@ t.test('the routes are in the OpenAPI document, and without auth there are none'
   const { headers } = await app.inject('/api/groups/news/history')
   t.equal(headers['cache-control'], 'no-store', 'no cache keeps what was said')
   const { app: open } = await service(t)
+  const denied = await service(t)
+  await denied.app.register(groupsApi, { auth: async () => false })
+  t.match((await denied.app.inject('/groups')).json(), { statusCode: 403, code: 'WSG_FORBIDDEN' }, 'false refuses')
   await t.rejects(async () => await open.register(groupsApi, {} as never), { code: 'WSG_OPTION_INVALID', message: /needs `auth`/ })
 })
