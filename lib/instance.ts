@@ -28,7 +28,8 @@ import { Reports } from './groups/reports.ts'
 
 /** What a route knows about a socket that it opens. */
 type OpenInit = Pick<
-  ConnectionInit<LocalConnection>, 'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'framed' | 'reauthentication' | 'route'
+  ConnectionInit<LocalConnection>,
+  'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'forOperators' | 'framed' | 'reauthentication' | 'route'
 > & {
   /** How the gate counted the upgrade; `undefined` where the gate did not judge the upgrade. */
   readonly admission: Admission | undefined
@@ -135,7 +136,7 @@ export class Instance {
    * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
    */
   open (init: OpenInit): LocalConnection {
-    const { socket, params, identity, log, callbacks, route, framed, reauthentication } = init
+    const { socket, params, identity, log, callbacks, forOperators, route, framed, reauthentication } = init
     const { instanceId, gate, blocks } = this.#parts
     const { userId, expiresAt } = identity === null ? nobody : readIdentity(identity, this.#options)
     // The block may have come after the upgrade was admitted.
@@ -144,7 +145,7 @@ export class Instance {
     const { address } = gate.opened(init.admission, userId)
     // Field by field: a spread of objects takes longer than the rest of this method.
     const connection = new LocalConnection({
-      socket, id, params, identity, userId, address, log, callbacks, route, framed, reauthentication, host: this.#host
+      socket, id, params, identity, userId, address, log, callbacks, forOperators, route, framed, reauthentication, host: this.#host
     })
     announce('connection.open', () => ({ connection }))
     this.#expiry.add(connection, expiresAt ?? Infinity)

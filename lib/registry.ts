@@ -88,7 +88,7 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
   }
 
   all (): Connection[] {
-    return [...this.#parts.hub.connections.values()]
+    return [...this.#parts.hub.clients()]
   }
 
   filter (predicate: (connection: Connection) => boolean): Connection[] {
@@ -97,7 +97,7 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
   }
 
   count (): number {
-    return this.#parts.hub.connections.size
+    return this.#parts.hub.clientCount
   }
 
   async groupCount (group: string, options?: ReadOptions): Promise<number> {

@@ -32,6 +32,8 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   readonly address: string
   /** The option `presence` of the route: what clients are told about who is in their groups. */
   readonly presence: boolean | 'count'
+  /** Belongs to a page of a dashboard, not to a client of the application. */
+  readonly forOperators: boolean
   readonly pulse = new Pulse()
   /** The client answered the ping that follows the `reconnect` frame. */
   shutdownAcked = false
@@ -60,6 +62,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
     this.#log = init.log
     this.outbound = new SocketWriter(this, init.socket, init.framed !== undefined, init.host.scheduler, init.route)
     this.presence = init.callbacks.presence ?? false
+    this.forOperators = init.forOperators === true
     this.#inbound = new MessageQueue(this, init.callbacks, init.socket, init.host)
     if (init.framed !== undefined) {
       this.#session = new FramedSession(this, init.callbacks, init.framed, this.#inbound, init.reauthentication)
@@ -115,9 +118,7 @@ export class LocalConnection implements FramedConnection, SocketOwner {
   }
 
   /** Resolves when `onDisconnect` is done; never rejects. */
-  get finished (): Promise<void> {
-    return this.#inbound.finished
-  }
+  get finished (): Promise<void> { return this.#inbound.finished }
 
   send (data: Data): boolean {
     assertData(data)

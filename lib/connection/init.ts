@@ -56,6 +56,8 @@ export interface ConnectionInit<Self> {
   readonly userId: string | undefined
   readonly log: FastifyBaseLogger
   readonly callbacks: ConnectionCallbacks
+  /** Whether it belongs to a page of a dashboard. */
+  readonly forOperators?: boolean | undefined
   /** Counts what goes in and out; left out for a connection of no route. */
   readonly route?: RouteTraffic | undefined
   /** Set when the client speaks the framed protocol. */

@@ -46,7 +46,7 @@ export class ConnectionCommands {
     this.streams = new StreamCommands(streams, this.#everywhere, envelopes.origin)
     this.#own = {
       groups: options => groupNames(hub.groups(), options),
-      connections: () => hub.connections.size,
+      connections: () => hub.clientCount,
       users: () => packUserIds(hub.userIds())
     }
     this.instances = new InstanceMessages(() => this.#rpc, timeoutMs, log, metrics.lines)

@@ -17,6 +17,7 @@ import type { MessageSet } from '../messages/message-set.ts'
 import type { ConnectionCallbacks, HandlerOptions, JsonCallbacks } from '../route-types.ts'
 import type { Connection } from '../types.ts'
 import { takeAdmission } from './admission.ts'
+import { isForOperators } from './upgrade-guard.ts'
 import { reauthenticationOf } from './ws-auth.ts'
 import { parsingJson } from './json-callbacks.ts'
 import { dropResponse } from './upgrade-sockets.ts'
@@ -123,6 +124,7 @@ export function makeWsHandler (
           log: request.log,
           route: instance.metrics.traffic.of(request.routeOptions.url ?? ''),
           callbacks,
+          forOperators: isForOperators(request),
           framed: socket.protocol === framedProtocol ? framed : undefined,
           reauthentication: reauthenticationOf(request)
         }).start(request)

@@ -12,6 +12,8 @@ import { LocalMember } from './local-member.ts'
 /** The tables of this instance: its connections, by id, by group and by user. Knows nothing of other instances. */
 export class Hub {
   readonly connections = new Map<string, LocalConnection>()
+  /** How many of them are pages of a dashboard, not clients of the application: what is for all is not for them. */
+  #pages = 0
   /** Never an empty entry: a group or user without connections here is not in the table. */
   readonly #groups = new Map<string, Map<LocalConnection, LocalMember>>()
   readonly #users = new Map<string, Set<LocalConnection>>()
@@ -22,6 +24,7 @@ export class Hub {
 
   add (connection: LocalConnection): void {
     this.connections.set(connection.id, connection)
+    if (connection.forOperators) this.#pages++
     const { userId } = connection
     if (userId === undefined) return
     if (!connection.framed) this.#lateJoiners.joined(connection, userLogOf(userId) ?? '')
@@ -30,9 +33,19 @@ export class Hub {
     else others.add(connection)
   }
 
+  /** The connections of the application. */
+  clients (): Iterable<LocalConnection> {
+    const all = this.connections.values()
+    return this.#pages === 0 ? all : [...all].filter(({ forOperators }) => !forOperators)
+  }
+
+  get clientCount (): number {
+    return this.connections.size - this.#pages
+  }
+
   /** Returns whether this was the user's last connection here. */
   remove (connection: LocalConnection): boolean {
-    this.connections.delete(connection.id)
+    if (this.connections.delete(connection.id) && connection.forOperators) this.#pages--
     const { userId } = connection
     const others = userId === undefined ? undefined : this.#users.get(userId)
     if (userId === undefined || others?.delete(connection) !== true) return false
@@ -238,13 +251,13 @@ export class Hub {
     switch (kind) {
       case 'group': return this.#groups.get(name)?.keys() ?? []
       case 'user': return this.#users.get(name) ?? []
-      case 'all': return this.connections.values()
+      case 'all': return this.clients()
       case 'instance': return []
     }
   }
 
   #size ({ kind, name }: Target): number {
-    if (kind === 'all') return this.connections.size
+    if (kind === 'all') return this.clientCount
     return (kind === 'group' ? this.#groups : this.#users).get(name)?.size ?? 0
   }
 }
