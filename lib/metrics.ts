@@ -45,6 +45,8 @@ export class Metrics {
   refusedForbidden = 0
   /** Refused: a check of the upgrade threw, or took too long. */
   refusedFailed = 0
+  /** Refused: 404, for a path without a route for WebSockets. */
+  refusedNoRoute = 0
   /** Connections of this instance that `registry.block` closed. */
   connectionsBlocked = 0
   /** Limits per user that were decided by this instance's connections alone, because the backplane was out. */
@@ -149,15 +151,17 @@ export class Metrics {
   }
 
   /**
-   * A limit refused an upgrade, or a check of the service answered it with this status; without a reason, the instance takes no connections
-   * now. Counts a request once: a check may fail, or find a limit reached, after the shutdown refused its request.
+   * A limit refused an upgrade, a check of the service answered it with this status, or there is no route for it; without a reason, the
+   * instance takes no connections now. Counts a request once: a check may fail, or find a limit reached, after the shutdown refused its
+   * request.
    */
-  upgradeRefused (request: object, reason?: Limit | number): void {
+  upgradeRefused (request: object, reason?: Limit | number | 'noRoute'): void {
     if (this.#refusedUpgrades.has(request)) return
     this.#refusedUpgrades.add(request)
     this.upgradesRefused++
     if (reason === undefined) return
-    if (typeof reason === 'string') this.limitHit(reason)
+    if (reason === 'noRoute') this.refusedNoRoute++
+    else if (typeof reason === 'string') this.limitHit(reason)
     else if (reason === 401) this.refusedUnauthorized++
     else if (reason === 403) this.refusedForbidden++
     else this.refusedFailed++

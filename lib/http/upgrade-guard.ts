@@ -40,11 +40,19 @@ export function upgradeGuard (
 ): onRequestHookHandler {
   return (request, reply, done) => {
     if (!request.ws) return done()
-    if (!request.is404 && !mayUpgrade(request, othersUpgrade)) return done(new WebsocketGroupsError('WSG_NO_WEBSOCKET_ROUTE'))
-    if (instance.ready) return done()
-    const closing = instance.registry.health().status === 'closing'
+    const { metrics, ready, registry } = instance
+    if (!request.is404 && !mayUpgrade(request, othersUpgrade)) {
+      metrics.upgradeRefused(request.raw, 'noRoute')
+      return done(new WebsocketGroupsError('WSG_NO_WEBSOCKET_ROUTE'))
+    }
+    if (ready) {
+      // The application answers for paths that it has no route for.
+      if (request.is404) metrics.upgradeRefused(request.raw, 'noRoute')
+      return done()
+    }
+    const closing = registry.health().status === 'closing'
     if (!closing && isForOperators(request)) return done()
-    instance.metrics.upgradeRefused(request.raw)
+    metrics.upgradeRefused(request.raw)
     reply.header('retry-after', closing ? closingSeconds : notReadySeconds)
     done(new WebsocketGroupsError('WSG_REFUSED'))
   }

@@ -55,6 +55,7 @@ export const catalogue: Readonly<Record<string, Entry>> = {
   refusedUnauthorized: refused('unauthorized'),
   refusedForbidden: refused('forbidden'),
   refusedFailed: refused('failed'),
+  refusedNoRoute: refused('no_route'),
 
   requestsDelayed: limited('requests'),
   messagesRefused: limited('messages_by_name'),

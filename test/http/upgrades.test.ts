@@ -139,6 +139,7 @@ t.test('an upgrade of a route that takes none, or of nothing, gets a plain 404, 
   }
   t.equal((await upgradeStatus(`${url}/nothing`)).statusCode, 404)
   t.equal(ran, 0)
+  t.match(app.registry.stats(), { upgradesRefused: 4, refusedNoRoute: 4, refusedFailed: 0 }, 'and each is counted')
   t.equal((await upgradeStatus(`${url}/ws`)).statusCode, 101)
   t.equal((await app.inject('/two')).body, 'http')
   t.equal(await connect(t, `${url}/two`).next(), 'websocket')
