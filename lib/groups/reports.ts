@@ -6,6 +6,11 @@ import type { Parts } from './parts.ts'
 import type { Description, Health, MetricsSnapshot, Stats } from '../types.ts'
 import { versions } from '../version.ts'
 
+/** A repair of logs that is over within this time (milliseconds) does not end what was before. */
+const passingMs = 1_500
+
+type Status = Pick<Health, 'status' | 'since'>
+
 /** Health, stats and metrics of an instance, and its description. */
 export class Reports {
   readonly #parts: Parts
@@ -13,7 +18,8 @@ export class Reports {
   readonly #backplane: Backplane
   readonly #phase: () => { readonly ready: boolean, readonly closing: boolean }
   readonly #startedAt = Date.now()
-  #status: Pick<Health, 'status' | 'since'> = { status: 'down', since: this.#startedAt }
+  #status: Status = { status: 'down', since: this.#startedAt }
+  #before = this.#status
 
   constructor (parts: Parts, options: ResolvedOptions, backplane: Backplane, phase: () => { ready: boolean, closing: boolean }) {
     this.#parts = parts
@@ -27,7 +33,7 @@ export class Reports {
     const { state, name, problems } = this.#backplane
     const { ready, closing } = this.#phase()
     const status = closing ? 'closing' : state
-    if (status !== this.#status.status) this.#status = { status, since: Date.now() }
+    if (status !== this.#status.status) this.#note(status)
     return {
       ...this.#status,
       ready,
@@ -35,6 +41,14 @@ export class Reports {
       backplane: name,
       problems: closing ? ['the instance is shutting down', ...problems] : problems
     }
+  }
+
+  /** A probe may meet a repair that takes a moment: an instance that was up for days is not up since then. */
+  #note (status: Health['status']): void {
+    const [last, now] = [this.#status, Date.now()]
+    const passed = last.status === 'degraded' && now - last.since < passingMs && status === this.#before.status
+    this.#status = passed ? this.#before : { status, since: now }
+    this.#before = last
   }
 
   stats (): Stats {

@@ -1,6 +1,6 @@
 import t from 'tap'
 import groupsHealth from '../../lib/operations/health.ts'
-import { memoryCluster } from '../../plugin.ts'
+import { memoryCluster, type BackplaneState, type Health } from '../../plugin.ts'
 import { redisCluster } from '../helpers/app.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { serve, service } from '../helpers/service.ts'
@@ -33,6 +33,32 @@ t.test('a status holds since it became so, not since somebody asked', async (t) 
   const closing = app.registry.health()
   t.ok(closing.status === 'closing' && closing.since <= drainedAt)
   await draining
+})
+
+t.test('a repair that is over in a moment, and met by a probe, does not begin a status anew', async (t) => {
+  const backplane = memoryCluster().backplane()
+  let state: BackplaneState = 'up'
+  Object.defineProperty(backplane, 'state', { get: () => state })
+  const { app } = await serve(t, { backplane }, () => {})
+  const seen = (now: BackplaneState): Health => {
+    state = now
+    return app.registry.health()
+  }
+  const { since } = seen('up')
+  let time = since
+  t.intercept(Date, 'now', { value: () => time })
+  time += 10_000
+  t.match(seen('degraded'), { status: 'degraded', since: time })
+  time += 900
+  t.match(seen('up'), { status: 'up', since })
+  time += 10_000
+  seen('degraded')
+  time += 2_000
+  t.match(seen('up'), { status: 'up', since: time }, 'a longer one does')
+  time += 10_000
+  seen('down')
+  time += 100
+  t.match(seen('up'), { status: 'up', since: time }, 'and so does an outage')
 })
 
 t.test('it is not ready before it started, and live all the same', async (t) => {
