@@ -32,9 +32,21 @@ export function itemsAfter<Item> (
     throw new WebsocketGroupsError('WSG_OPTION_INVALID', `limit must be an integer from 1 to ${maxLimit}, got ${show(limit)}`)
   }
   const after = cursor === undefined ? '' : parseCursor(cursor)
-  const rest = Array.from(all, item => [keyOf(item), item] as const).filter(([key]) => key > after)
-  rest.sort(([a], [b]) => a < b ? -1 : 1)
-  return rest.slice(0, limit + 1).map(([, item]) => item)
+  const found: Array<readonly [key: string, item: Item]> = []
+  // Only the first ones are kept and put in order: the list may be a thousand times as long as the page.
+  const firstOnes = (): string | undefined => {
+    found.sort(([a], [b]) => a < b ? -1 : 1)
+    found.length = Math.min(found.length, limit + 1)
+    return found.length > limit ? found[limit]?.[0] : undefined
+  }
+  let last: string | undefined
+  for (const item of all) {
+    const key = keyOf(item)
+    if (key <= after || (last !== undefined && key > last)) continue
+    if (found.push([key, item]) > 2 * limit + 1) last = firstOnes()
+  }
+  firstOnes()
+  return found.map(([, item]) => item)
 }
 
 function parseCursor (cursor: unknown): string {
