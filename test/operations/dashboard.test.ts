@@ -62,6 +62,14 @@ t.test('without auth an application does not start, nor with wrong options', asy
   }
 })
 
+t.test('auth refuses by returning false, too', async (t) => {
+  const { app, url } = await start(t, memoryCluster(), 'eu-1', { auth: async () => false })
+  for (const file of ['/', '/dashboard.js', '/permissions', '/groups']) {
+    t.match((await app.inject(`/admin/realtime${file}`)).json(), { statusCode: 403, code: 'WSG_FORBIDDEN' }, file)
+  }
+  t.equal((await upgradeStatus(`${url}/admin/realtime/live`)).statusCode, 403)
+})
+
 t.test('the page, its files and its socket are for those whom auth lets in, and for its own origin', async (t) => {
   const { app, url } = await start(t, memoryCluster(), 'a')
   for (const file of ['', '/', '/dashboard.js', '/dashboard.css']) {
@@ -95,6 +103,22 @@ t.test('its own origin is recognised however a proxy writes the host', async (t)
   for (const origin of ['https://ops.example.com:8443', 'https://example.com', 'null', 'chrome-extension://ops.example.com']) {
     t.equal(await opened('ops.example.com:443', origin), 403, origin)
   }
+})
+
+t.test('its socket is no client of the application', async (t) => {
+  const { registry, url } = await start(t, memoryCluster(), 'eu-1')
+  const page = connect(t, `${url}/admin/realtime/live`, { headers: { authorization: login } })
+  await page.opened
+  const client = connect(t, `${url}/ws/lobby`)
+  await client.opened
+  await until(() => registry.all().length === 1)
+  t.equal(registry.count(), 1)
+  t.match(registry.all(), [{ groups: ['lobby'] }])
+  const { report } = await registry.broadcastToAll('for all', { report: true })
+  t.match(report, { recipients: 1 })
+  t.equal(await client.next(), 'for all')
+  await until(() => page.messages.length > 2)
+  t.notOk(page.messages.includes('for all'), 'what the application sends to all is for its clients')
 })
 
 t.test('its socket opens while the instance is full, or takes nobody because Redis is out', async (t) => {
@@ -414,13 +438,6 @@ t.test('in Chromium it shows the cluster, narrow and wide, light and dark', noBr
       '[...document.querySelectorAll("#totals polyline")].map(({ points }) => points.numberOfItems)'
     ) as number[]
     await until(async () => (await plots()).length === 6 && Math.min(...await plots()) > 3)
-    // What the service tells everybody comes over the socket of the page, too.
-    const forged = { round: 1e9, everyMs: 100, summary: { totals: {}, versions: [], problems: ['forged'] }, list: { rows: [], found: 0 } }
-    const texts = ['hello', 'null', JSON.stringify(forged), JSON.stringify({ ...forged, mark: '' })]
-    for (const data of [...texts, Buffer.from([0, 255])]) await b.registry.broadcastToAll(data)
-    await connect(t, `${b.url}/ws/after-${width}`).opened
-    await page.getByRole('cell', { name: `after-${width}` }).waitFor()
-    t.equal(await page.getByText('forged').count(), 0)
     const layout = await page.evaluate('({ over: document.documentElement.scrollWidth - innerWidth, ' +
       'background: getComputedStyle(document.body).backgroundColor })') as { over: number, background: string }
     t.ok(layout.over <= 0, `nothing sticks out at ${width} px`)

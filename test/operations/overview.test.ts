@@ -104,6 +104,22 @@ t.test('who does not answer twice is silent for a minute; who closed is gone', a
   t.strictSame(states(), ['id-1 up', 'id-2 up'])
 })
 
+t.test('while others cannot be asked they stay on the page, and it says so', async (t) => {
+  let now = 1_000
+  const overview = new Overview(() => now)
+  overview.take([report(1), report(2)], 0)
+  for (let round = 0; round < 50; round++) {
+    now += 2_000
+    overview.take([report(1, { status: 'down', problems: ['Redis does not answer'] })], undefined)
+  }
+  const { instances, well, problems } = overview.summary()
+  t.match({ instances, well }, { instances: 2, well: 0 })
+  t.match(problems, [/^Redis does not answer/, /^eu-0002 is silent/, /^the other instances cannot be asked now/])
+  now += 2_000
+  overview.take([report(1), report(2)], 0)
+  t.match(overview.summary(), { instances: 2, well: 2, problems: [] })
+})
+
 t.test('clocks of instances that differ make nobody younger or older', async (t) => {
   let now = 1_000_000
   const overview = new Overview(() => now)

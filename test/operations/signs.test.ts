@@ -49,6 +49,8 @@ t.test('what is usual is no sign', async (t) => {
   }), [])
   const more = signsAfter(metrics => repeat(10, () => metrics.upgradeRefused({}, 401)))
   t.strictSame(more, ['upgrades are refused: unauthorized'], 'more than get in are not')
+  const few = signsAfter(metrics => metrics.upgradeRefused({}, 500))
+  t.strictSame(few, ['upgrades are refused: failed'], 'nor are few, when nobody gets in')
 })
 
 t.test('before there is a second snapshot nothing happened', async (t) => {

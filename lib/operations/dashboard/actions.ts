@@ -54,11 +54,11 @@ export function addActions (app: FastifyInstance, allow: Allow | undefined): voi
     await assertAllowed(allow, order.action, request)
     try {
       const done = await carryOut(registry, order)
-      logEvent(request.log, 'dashboard_action', { ...order, done })
+      logEvent(request.log, 'dashboard_action', { ...order, address: request.ip, done })
       return { done }
     } catch (error) {
       // In an outage a part of it may be done.
-      logEvent(request.log, 'dashboard_action', { ...order, err: error })
+      logEvent(request.log, 'dashboard_action', { ...order, address: request.ip, err: error })
       throw error
     }
   })

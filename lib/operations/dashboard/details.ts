@@ -3,6 +3,9 @@ export const details = `let allowed = []
 /** The outcome of the last action, in words. */
 let note = ''
 let shownAt = 0
+let tookMs = 0
+/** How many answers for the view are under way. */
+let asking = 0
 /** The cursor of the list's page that is shown; undefined for the first page. */
 let cursor
 
@@ -102,13 +105,15 @@ async function groupView (name) {
   return { title: 'Group ' + name, summary: membersOf(group), actions: [], body }
 }
 
+const userActions = name => ['disconnect', 'block', 'unblock'].flatMap(action => offer(action, name))
+
 async function userView (name) {
   const { groups, total, cursor: next } = await ask('user' + query({ name, cursor }))
   const rows = groups.map(group => row(link('group', group), offer('kick', name, group)[0] ?? ''))
   return {
     title: 'User ' + name,
     summary: 'groups: ' + number(total),
-    actions: ['disconnect', 'block', 'unblock'].flatMap(action => offer(action, name)),
+    actions: userActions(name),
     body: [...groups.length > 0 ? [table(['Group', ''], rows)] : [], ...pager(next)]
   }
 }
@@ -133,22 +138,31 @@ async function groupsView (prefix) {
   }
 }
 
+/** Whether to ask for the view again: a long list costs the server work, so it is asked for a tenth of the time at most. */
+const isOld = () => asking === 0 && !document.hidden && Date.now() - shownAt > Math.max(4000, 9 * tookMs)
+
 const shown = { group: groupView, groups: groupsView, user: userView }
 const kinds = { group: 'Group ', groups: 'Groups ', user: 'User ' }
 
 async function detail () {
   const choice = chosen()
   const at = cursor
-  shownAt = Date.now()
   byId('detail').hidden = choice === undefined
   byId('overview').hidden = choice !== undefined
   if (choice === undefined) return
   let view
+  const askedAt = Date.now()
+  asking++
   try {
     view = await shown[choice.kind](choice.name)
   } catch (error) {
-    view = { title: kinds[choice.kind] + choice.name, summary: notShown(error), actions: [], body: [] }
+    // In an outage actions still reach the connections of this instance.
+    const actions = choice.kind === 'user' ? userActions(choice.name) : []
+    view = { title: kinds[choice.kind] + choice.name, summary: notShown(error), actions, body: [] }
   }
+  asking--
+  shownAt = Date.now()
+  tookMs = shownAt - askedAt
   // Another view may have been chosen meanwhile.
   if (JSON.stringify(chosen()) !== JSON.stringify(choice) || cursor !== at) return
   byId('h-detail').textContent = view.title

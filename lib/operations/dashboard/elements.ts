@@ -39,7 +39,11 @@ const table = (names, rows, className) => {
   return made
 }
 const number = value => Math.round(value).toLocaleString('en')
-const ms = seconds => seconds === null ? '–' : seconds * 1000 < 10 ? (seconds * 1000).toFixed(1) + ' ms' : number(seconds * 1000) + ' ms'
+const rate = value => value > 0 && value < 10 ? Math.max(0.1, value).toFixed(1) : number(value)
+const ms = seconds => {
+  if (seconds === null || seconds >= 10) return seconds === null ? '–' : '10 s or more'
+  return seconds < 0.01 ? (seconds * 1000).toFixed(1) + ' ms' : number(seconds * 1000) + ' ms'
+}
 const lasting = ms => {
   const s = Math.max(0, Math.round(ms / 1000))
   if (s < 120) return s + ' s'
@@ -47,5 +51,9 @@ const lasting = ms => {
   return s < 172800 ? Math.round(s / 3600) + ' h' : Math.round(s / 86400) + ' d'
 }
 const since = (at, now = Date.now()) => lasting(now - at)
-const time = at => new Date(at).toLocaleTimeString('en-GB')
+const time = at => {
+  const then = new Date(at)
+  const today = then.toDateString() === new Date().toDateString()
+  return (today ? '' : then.toLocaleDateString('en-GB', { day: 'numeric', month: 'short' }) + ' ') + then.toLocaleTimeString('en-GB')
+}
 `

@@ -23,8 +23,6 @@ export interface Question {
   readonly order: (typeof orders)[number]
   /** From 0 on. */
   readonly page: number
-  /** Marks the frames for this page: its socket also gets what the application sends to all connections. */
-  readonly mark?: string | undefined
 }
 
 export const firstPage: Question = { find: '', order: 'name', page: 0 }
@@ -72,13 +70,15 @@ export class Overview {
   readonly #now: () => number
   /** How many instances live but never answered. */
   #unknown = 0
+  /** Whether the others could be asked in the last round. */
+  #asked = true
 
   constructor (now: () => number = Date.now) {
     this.#now = now
   }
 
-  /** Takes the answers of one round; `missing`: how many instances gave none. */
-  take (replies: readonly unknown[], missing: number): void {
+  /** Takes the answers of one round; `missing`: how many instances gave none, `undefined` if no others could be asked. */
+  take (replies: readonly unknown[], missing: number | undefined): void {
     const now = this.#now()
     const answered = new Map(replies.filter(isReport).map(report => [report.id, report]))
     let silent = 0
@@ -86,7 +86,7 @@ export class Overview {
       if (answered.has(id)) continue
       const isSilent = missed + 1 >= missesUntilSilent
       // An instance that said it was closing is not missed.
-      if (isSilent && (report.status === 'closing' || now - seenAt > rememberedMs)) {
+      if (isSilent && (report.status === 'closing' || (missing !== undefined && now - seenAt > rememberedMs))) {
         this.#seen.delete(id)
         continue
       }
@@ -94,7 +94,8 @@ export class Overview {
       silent++
     }
     for (const [id, report] of answered) this.#seen.set(id, { report, seenAt: now, missed: 0 })
-    this.#unknown = Math.max(0, missing - silent)
+    this.#asked = missing !== undefined
+    this.#unknown = Math.max(0, (missing ?? 0) - silent)
   }
 
   summary (): Summary {
@@ -116,7 +117,10 @@ export class Overview {
         onMessageP99: worst('onMessageP99'),
         refusedPerSecond: sum('refusedPerSecond')
       },
-      problems: problemsOf(all, this.#unknown),
+      problems: [
+        ...problemsOf(all, this.#unknown),
+        ...this.#asked ? [] : ['the other instances cannot be asked now: rates and counts are those of this one']
+      ],
       busiest: most(live.map(({ busiest }) => busiest), shownBusiest),
       users: most(live.map(({ users }) => users), shownBusiest),
       // Those of silent instances, too: they may tell what came before the silence.

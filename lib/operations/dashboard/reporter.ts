@@ -14,6 +14,10 @@ const busiestNames = 10
 const maxCounted = 20_000
 /** A prime: connections are visited in steps of this size, so that those counted are spread over all. */
 const stride = 104_729
+/** Rates and latencies since a report that is older than this are not those of now (milliseconds). */
+const staleMs = 30_000
+/** An event that did not happen for this long counts from one again (milliseconds). */
+const quietMs = 3_600_000
 
 /** Explains each counter of limits to somebody who does not know its name. */
 const limitTexts: Readonly<Record<string, string>> = {
@@ -118,13 +122,14 @@ export class Reporter {
     return this.#latest === undefined || performance.now() - this.#reportedAt > maxAgeMs ? this.report() : this.#latest
   }
 
-  /** Makes a new report. Its rates and latencies are those since the report before. */
+  /** Makes a new report. Its rates and latencies are those since the report before, if that is not too old. */
   report (): Report {
     const { health, options, ...versions } = this.#registry.describe()
     const stats = this.#registry.stats()
     const metrics = this.#registry.metrics()
     const now = performance.now()
-    const change = new Change(metrics, this.#before, (now - this.#reportedAt) / 1_000)
+    const isStale = now - this.#reportedAt > staleMs
+    const change = new Change(metrics, isStale ? undefined : this.#before, (now - this.#reportedAt) / 1_000)
     const signs = signsOf(change)
     // A sign that is gone by the next report needs nobody's attention.
     const lasting = signs.filter(sign => this.#signs.includes(sign))
@@ -142,7 +147,7 @@ export class Reporter {
       groups: stats.groups ?? 0,
       slow: stats.slowConnections ?? 0,
       memory: process.memoryUsage.rss(),
-      load: performance.eventLoopUtilization(load, this.#load).utilization,
+      load: isStale ? 0 : performance.eventLoopUtilization(load, this.#load).utilization,
       lagP99: change.p99('event_loop_lag_seconds') ?? 0,
       receivedPerSecond: change.perSecond('messages_received_total'),
       sentPerSecond: change.perSecond('frames_sent_total'),
@@ -165,9 +170,11 @@ export class Reporter {
   #note (kind: 'gap' | 'limit', whole: string): void {
     const events = this.#events[kind]
     const text = whole.slice(0, maxTextLength)
-    const times = (events.get(text)?.times ?? 0) + 1
+    const before = events.get(text)
+    const at = Date.now()
+    const times = before === undefined || at - before.at > quietMs ? 1 : before.times + 1
     events.delete(text)
-    events.set(text, { at: Date.now(), text, times })
+    events.set(text, { at, text, times })
     const [oldest] = events.keys()
     if (events.size > maxEvents && oldest !== undefined) events.delete(oldest)
   }

@@ -7,6 +7,7 @@ export const js = `${elements}
 ${details}
 const perPage = ${instancesPerPage}
 const points = new Map()
+const listed = new Map()
 let socket
 let lostAt = 0
 let latest
@@ -91,11 +92,11 @@ function show ({ summary, list: instances }) {
   const { totals } = summary
   byId('totals').replaceChildren(
     tile('Connections', totals.connections, number(totals.connections)),
-    tile('Messages in / s', totals.receivedPerSecond, number(totals.receivedPerSecond)),
-    tile('Messages out / s', totals.sentPerSecond, number(totals.sentPerSecond)),
+    tile('Messages in / s', totals.receivedPerSecond, rate(totals.receivedPerSecond)),
+    tile('Messages out / s', totals.sentPerSecond, rate(totals.sentPerSecond)),
     tile('Delivery p99, worst', totals.deliveryP99 ?? 0, ms(totals.deliveryP99)),
     tile('onMessage p99, worst', totals.onMessageP99 ?? 0, ms(totals.onMessageP99)),
-    tile('Refused / s', totals.refusedPerSecond, number(totals.refusedPerSecond))
+    tile('Refused / s', totals.refusedPerSecond, rate(totals.refusedPerSecond))
   )
   const { versions } = summary
   byId('versions').textContent = versions.length > 1
@@ -110,24 +111,18 @@ function show ({ summary, list: instances }) {
   byId('verdict').className = well === all ? 'good' : 'bad'
   for (const [id, counts, kind] of [['groups', summary.busiest, 'group'], ['users', summary.users, 'user']]) {
     const rows = counts.map(([name, count]) => row(link(kind, name), number(count)))
-    // Keep the list while one of its links has the focus.
-    if (!byId(id).contains(document.activeElement)) byId(id).replaceChildren(...rows.length > 0 ? rows : [row('None', '')])
+    // Keep the list while nothing changes, or one of its links has the focus: a click takes a moment.
+    const text = JSON.stringify(counts)
+    if (listed.get(id) === text || byId(id).contains(document.activeElement)) continue
+    listed.set(id, text)
+    byId(id).replaceChildren(...rows.length > 0 ? rows : [row('None', '')])
   }
   const repeated = times => times > 1 ? ' · ' + number(times) + ' times' : ''
   const events = summary.events.map(({ at, text, times }) => element('li', time(at) + ' ' + text + repeated(times)))
   byId('events').replaceChildren(...events.length > 0 ? events : [element('li', 'None')])
 }
 
-const question = { find: '', order: 'name', page: 0, mark: crypto.getRandomValues(new Uint32Array(4)).join('-') }
-/** Undefined for what the application sends to all its connections, which may look like anything. */
-function ownFrame (data) {
-  try {
-    const frame = JSON.parse(data)
-    return frame?.mark === question.mark ? frame : undefined
-  } catch {
-    return undefined
-  }
-}
+const question = { find: '', order: 'name', page: 0 }
 function turn (changes) {
   Object.assign(question, changes)
   if (socket.readyState === 1) socket.send(JSON.stringify(question))
@@ -159,15 +154,14 @@ function connect () {
     void detail()
   }
   socket.onmessage = ({ data }) => {
-    const frame = ownFrame(data)
-    if (!frame) return
+    const frame = JSON.parse(data)
     // An answer to another part of the list has the same summary: plots have one point for each round.
     if (latest?.round === frame.round) list(frame.list)
     else show(frame)
     latest = frame
     latestAt = Date.now()
     check()
-    if (chosen() && Date.now() - shownAt > 4000) void detail()
+    if (chosen() && isOld()) void detail()
   }
   socket.onclose = ({ code }) => {
     if (opened) lostAt = Date.now()

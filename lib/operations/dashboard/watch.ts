@@ -12,7 +12,6 @@ const answerMs = 2_000
 /** After this many rounds without a viewer what instances said before is forgotten: a page that is loaded again comes sooner. */
 const missedRounds = 4
 const maxFindLength = 100
-const maxMarkLength = 100
 
 interface WatchOptions {
   readonly registry: Registry
@@ -94,11 +93,11 @@ export class Watch {
         ? { replies: [], missing: 0 }
         : await registry.instances.ask(name, null, { timeoutMs: Math.max(answerMs, Math.ceil(this.#everyMs / 2)) })
       this.#everyMs = Math.max(everyMs, (replies.length + missing) * msPerInstance)
-      // Without its backplane an instance knows of itself alone: the page shows the backplane's state, not missing instances.
-      this.#take(replies, scope === 'local' ? 0 : missing)
+      // Without its backplane an instance knows of itself alone: the others stay on the page as they were.
+      this.#take(replies, scope === 'local' ? undefined : missing)
     } catch (error) {
       log.debug({ err: error }, 'other instances could not be asked for their reports')
-      this.#take([], 0)
+      this.#take([], undefined)
     } finally {
       this.#asking = false
     }
@@ -106,10 +105,10 @@ export class Watch {
     if (this.#viewers.size > 0) this.#plan(Math.max(0, this.#askedAt + this.#everyMs - performance.now()))
   }
 
-  #take (replies: readonly unknown[], missing: number): void {
+  #take (replies: readonly unknown[], missing: number | undefined): void {
     const own = this.#report()
     // This instance counts as missing, once: if it was asked, it is among those that did not answer.
-    if (own === undefined) this.#overview.take(replies, Math.max(missing, 1))
+    if (own === undefined) this.#overview.take(replies, missing === undefined ? undefined : Math.max(missing, 1))
     else this.#overview.take([...replies, own], missing)
     // All viewers get the same summary; only their parts of the list differ.
     this.#summary = JSON.stringify(this.#overview.summary())
@@ -131,19 +130,17 @@ export class Watch {
     const question = this.#viewers.get(viewer)
     if (question === undefined || this.#summary === '') return
     const list = JSON.stringify(this.#overview.rows(question))
-    const mark = JSON.stringify(question.mark ?? '')
-    viewer.send(`{"mark":${mark},"round":${this.#rounds},"everyMs":${this.#everyMs},"summary":${this.#summary},"list":${list}}`)
+    viewer.send(`{"round":${this.#rounds},"everyMs":${this.#everyMs},"summary":${this.#summary},"list":${list}}`)
   }
 }
 
 /** Parses what a page asks for. Returns `undefined` for anything that a page does not send. */
 function parse (message: string): Question | undefined {
   try {
-    const { find, order, page, mark } = (JSON.parse(message) ?? {}) as Partial<Question>
+    const { find, order, page } = (JSON.parse(message) ?? {}) as Partial<Question>
     if (typeof find !== 'string' || find.length > maxFindLength || !orders.some(one => one === order)) return undefined
     if (!Number.isSafeInteger(page) || Number(page) < 0) return undefined
-    if (mark !== undefined && (typeof mark !== 'string' || mark.length > maxMarkLength)) return undefined
-    return { find, order, page, mark } as Question
+    return { find, order, page } as Question
   } catch {
     return undefined
   }
