@@ -40,7 +40,8 @@ export function comparePositions (a: string, b: string): number {
   const [first, second] = [parsePosition(a), parsePosition(b)]
   if (first === undefined || second === undefined) throw new WebsocketGroupsError('WSG_POSITION_INVALID')
   if (first.epoch !== second.epoch && !isLogStart(first) && !isLogStart(second)) {
-    throw new WebsocketGroupsError('WSG_POSITION_INVALID', 'they are of different logs: of two groups, or of a log that began anew')
+    const detail = 'the positions are of different logs: of two groups, or of a log that began anew'
+    throw new WebsocketGroupsError('WSG_POSITION_INVALID', detail)
   }
   return Math.sign(first.offset - second.offset)
 }

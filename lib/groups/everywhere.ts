@@ -140,7 +140,8 @@ export async function withDone<Value> (here: number, elsewhere: Promise<Value>):
   } catch (error) {
     if (here === 0 || !isOutage(error)) throw error
     const { code, detail = 'other instances were not reached' } = error as WebsocketGroupsError
-    throw new WebsocketGroupsError(code, `${detail}; it was done for ${here} connections of this instance`, { cause: error, done: here })
+    const outcome = `${detail}; the call took effect for ${here} connections of this instance`
+    throw new WebsocketGroupsError(code, outcome, { cause: error, done: here })
   }
 }
 

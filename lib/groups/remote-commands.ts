@@ -40,7 +40,8 @@ export async function onceStored<Value> (told: Promise<Value>): Promise<Value> {
   } catch (error) {
     if (!hasCode(error, 'WSG_BACKPLANE_UNAVAILABLE')) throw error
     const { detail = '', done, missing } = error as WebsocketGroupsError
-    throw new WebsocketGroupsError('WSG_TIMEOUT', `it is stored, but instances were not told: ${detail}`, { cause: error, done, missing })
+    const outcome = `the change is stored, but instances were not told: ${detail}`
+    throw new WebsocketGroupsError('WSG_TIMEOUT', outcome, { cause: error, done, missing })
   }
 }
 

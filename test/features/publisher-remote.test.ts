@@ -86,7 +86,7 @@ t.test('a block that is stored is never called undone', async t => {
   await using publisher = createPublisher({ redis: url })
   t.equal(await publisher.block({ userId: 'ann' }, { forMs: 60_000 }), 0)
   await own.admin.acl('SETUSER', 'app', '-publish')
-  const told = { code: 'WSG_TIMEOUT', message: /it is stored, but instances were not told.*NOPERM/ }
+  const told = { code: 'WSG_TIMEOUT', message: /the change is stored, but instances were not told.*NOPERM/ }
   await t.rejects(publisher.block({ userId: 'bob' }, { forMs: 60_000 }), told)
   await t.rejects(a.registry.block({ userId: 'cy' }, { forMs: 60_000 }), told)
   await t.rejects(publisher.unblock({ userId: 'ann' }), told)

@@ -24,7 +24,7 @@ export interface Server {
 /** The server belongs to a cluster, although it was given as a single one. */
 export class ClusterModeError extends WebsocketGroupsError {
   constructor () {
-    super('WSG_REDIS_UNSUPPORTED', 'it is a node of a Redis Cluster: pass { cluster: [nodes] }')
+    super('WSG_REDIS_UNSUPPORTED', 'the server is a node of a Redis Cluster: pass { cluster: [nodes] }')
   }
 }
 
