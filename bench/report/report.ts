@@ -39,10 +39,16 @@ function about ({ name, content }: ResultFile): string {
   const runs = 'cells' in content ? ` Medians of ${content.runs} ${content.runs === 1 ? 'run' : 'runs'},` : ''
   const command = ['npm run', scenario, ...(args.length > 0 ? ['--', ...args.map(arg => arg === '' ? "''" : arg)] : [])].join(' ')
   return [
-    `${title[0]?.toUpperCase()}${title.slice(1)}.${runs} ${at.slice(0, 10)}, commit ${commit}: \`${command}\`.`,
+    `${title[0]?.toUpperCase()}${title.slice(1)}.${runs} ${at.slice(0, 10)}, commit ${commit}:`,
+    `\`${command}\`.`,
     `${cpu}, ${cores} cores (load average ${loadAverage[0]} before it began), ${memoryGiB} GiB, Node.js ${node.slice(1)}, ` +
       `Redis ${redis}, all on one machine. All figures: \`results/${name}\`.`
-  ].join('\n')
+  ].map(wrapped).join('\n')
+}
+
+/** Breaks a text into lines of at most 120 characters, as the docs have. */
+function wrapped (text: string): string {
+  return text.replace(/(.{1,120})(?: |$)/g, '$1\n').trimEnd()
 }
 
 function drawn (scenario: string, file: MeasuredFile): string[] {
