@@ -1,5 +1,5 @@
-// The floor: what it costs to write() the same frame to each of N sockets, with nothing else around it. Not a server: it takes connections in a row, and reads
-// nothing after the request. It reads commands from stdin, a line each, and answers each with a line of JSON:
+// The floor: what it costs to write() the same frame to each of N sockets, with nothing else around it. Not a server: it takes connections
+// in a row, and reads nothing after the request. It reads commands from stdin, a line each, and answers each with a line of JSON:
 //
 //   listen <port>
 //   publish <messages per second> <bytes> <0: text, 1: binary>
@@ -35,8 +35,9 @@ static void listen_on (unsigned port) {
   int on = 1;
   listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  if (bind(listener, (struct sockaddr *) &address, sizeof address) < 0 || listen(listener, 1024) < 0) printf("{\"error\":\"cannot listen\"}\n");
-  else printf("{}\n");
+  if (bind(listener, (struct sockaddr *) &address, sizeof address) < 0 || listen(listener, 1024) < 0) {
+    printf("{\"error\":\"cannot listen\"}\n");
+  } else printf("{}\n");
 }
 
 static void accept_one (void) {
@@ -55,7 +56,8 @@ static void accept_one (void) {
   sockets[count++] = fd;
 }
 
-// A message carries the time when it is due, so that being late shows. A socket that is full does not get it, which the load generator counts.
+// A message carries the time when it is due, so that being late shows. A socket that is full does not get it, which the load generator
+// counts.
 static void write_all (int64_t due) {
   static unsigned char frame[LARGEST + 4];
   size_t header = bytes < 126 ? 2 : 4;

@@ -1,6 +1,8 @@
-// The load generator: thousands of WebSocket clients in one thread. It reads commands from stdin, a line each, and answers each with a line of JSON:
+// The load generator: thousands of WebSocket clients in one thread. It reads commands from stdin, a line each, and answers each with a line
+// of JSON:
 //
-//   open <protocol: ws | socketio> <clients> <slow ones among them> <groups> <placement: spread | together> <ports, by comma> <path with a %u>
+//   open <protocol: ws | socketio> <clients> <slow ones among them> <groups> <placement: spread | together> <ports, by comma>
+//        <path with a %u>
 //   start    from here on it counts
 //   mark     up to here: what came, and what this process needed for that
 //   status   how many messages have come at all
@@ -90,7 +92,9 @@ static void open_clients (const char *arguments) {
     answer();
     return;
   }
-  for (char *port = strtok(list, ","); port != NULL && port_count < PORTS; port = strtok(NULL, ",")) ports[port_count++] = (unsigned) atoi(port);
+  for (char *port = strtok(list, ","); port != NULL && port_count < PORTS; port = strtok(NULL, ",")) {
+    ports[port_count++] = (unsigned) atoi(port);
+  }
   clients = calloc(wanted + 1, sizeof *clients);
   for (size_t i = 0; i < wanted; i++) {
     size_t place = strcmp(placement, "together") == 0 ? i % groups : i / groups + i % groups;
@@ -137,8 +141,9 @@ static void handle_command (char *line) {
   if (strcmp(line, "start") == 0) start();
   else if (strcmp(line, "mark") == 0) mark();
   else if (strcmp(line, "report") == 0) report();
-  else if (strcmp(line, "status") == 0) printf("{\"delivered\":%llu,\"broken\":%llu}", (unsigned long long) totals.delivered, (unsigned long long) totals.broken);
-  else if (strcmp(line, "quit") == 0) exit(0);
+  else if (strcmp(line, "status") == 0) {
+    printf("{\"delivered\":%llu,\"broken\":%llu}", (unsigned long long) totals.delivered, (unsigned long long) totals.broken);
+  } else if (strcmp(line, "quit") == 0) exit(0);
   else printf("{\"error\":\"no such command\"}");
   answer();
 }

@@ -101,6 +101,14 @@ t.test('the README is short, and lines are as long as an editor is wide', async 
   t.strictSame(long.map(({ at }) => at), [])
 })
 
+t.test('C and CSS, which eslint does not read, have lines as long as it allows', async (t) => {
+  const files = ['bench/native', 'example-app/public', 'example-app/workspace/page'].flatMap(
+    folder => readdirSync(join(root, folder)).map(name => `${folder}/${name}`)
+  ).filter(name => /\.(?:c|h|css)$/.test(name))
+  t.ok(files.length > 5, 'found the files')
+  t.strictSame(files.filter(file => read(file).split('\n').some(line => line.length > 140)), [])
+})
+
 t.test('the checks above find what they look for', async (t) => {
   const page = '[a](redis.md) [b](redis.md#keys) [c](redis.md#no-key) [d](no.md) [e](https://example.com/no)\n```\n[f](no.md)\n```\n'
   t.strictSame(deadLinks('docs/x.md', page), [
