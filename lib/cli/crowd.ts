@@ -122,6 +122,8 @@ export class Crowd {
   }
 
   #leave (member: Member): void {
-    this.#rooms.set(member.room, this.members(member.room).filter(one => one !== member))
+    const members = this.#rooms.get(member.room) ?? []
+    const at = members.indexOf(member)
+    if (at !== -1) members.splice(at, 1)
   }
 }
