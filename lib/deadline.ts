@@ -29,6 +29,12 @@ export function withDeadline<Value, Late> (promise: PromiseLike<Value>, ms: numb
   })
 }
 
+/** Returns `withDeadline` for calls that one after the other share so many milliseconds. Each gets a moment at least. */
+export function sharedDeadline (ms: number): <Value, Late>(promise: PromiseLike<Value>, onLate: () => Late) => Promise<Value | Late> {
+  const endsAt = performance.now() + ms
+  return async (promise, onLate) => await withDeadline(promise, Math.max(leastMs, endsAt - performance.now()), onLate)
+}
+
 /** Deadlines for the checks of one service. All have the same length; after the end of the service none keeps the process alive. */
 export class CheckDeadlines {
   /** Milliseconds. */

@@ -109,6 +109,11 @@ export class WebsocketGroupsError extends Error {
   }
 }
 
+/** For deadlines. */
+export function timedOut (): never {
+  throw new WebsocketGroupsError('WSG_TIMEOUT')
+}
+
 export function hasCode (error: unknown, ...codes: ErrorCode[]): boolean {
   return error instanceof Error && 'code' in error && codes.includes(error.code as ErrorCode)
 }

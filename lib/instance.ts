@@ -9,7 +9,8 @@ import { Heartbeat } from './connection/heartbeat.ts'
 import { GapReport } from './delivery/gap-report.ts'
 import { inRepairSpan } from './delivery/spans.ts'
 import type { ConnectionHost, ConnectionInit } from './connection/init.ts'
-import { WebsocketGroupsError } from './errors.ts'
+import { sharedDeadline } from './deadline.ts'
+import { timedOut, WebsocketGroupsError } from './errors.ts'
 import { blockedReason } from './groups/blocklist.ts'
 import type { Gate } from './groups/gate.ts'
 import type { Admission } from './connection/admissions.ts'
@@ -27,10 +28,7 @@ import { partsOf, type Parts } from './groups/parts.ts'
 import { Reports } from './groups/reports.ts'
 
 /** What a route knows about a socket that it opens. */
-type OpenInit = Pick<
-  ConnectionInit<LocalConnection>,
-  'socket' | 'params' | 'identity' | 'log' | 'callbacks' | 'forOperators' | 'framed' | 'reauthentication' | 'route'
-> & {
+type OpenInit = Omit<ConnectionInit<LocalConnection>, 'id' | 'userId' | 'address' | 'host'> & {
   /** How the gate counted the upgrade; `undefined` where the gate did not judge the upgrade. */
   readonly admission: Admission | undefined
 }
@@ -108,12 +106,13 @@ export class Instance {
    */
   async start (): Promise<void> {
     try {
+      const inTime = sharedDeadline(this.#options.bootTimeoutMs)
       await this.#backplane.start(this.#asLocalInstance())
       // If the backplane is out now, both stay wanted and are subscribed later.
       const wanted = [{ kind: 'instance', name: this.#parts.instanceId }, { kind: 'all', name: '' }] as const
-      const subscribed = await Promise.allSettled(wanted.map(async target => await this.#backplane.subscribe(target)))
+      const subscribed = await Promise.allSettled(wanted.map(async target => await inTime(this.#backplane.subscribe(target), timedOut)))
       if (this.#options.outage.boot === 'fail') this.#assertUp(subscribed)
-      await this.#parts.blocks.load()
+      await inTime(this.#parts.blocks.load(), () => { void this.#parts.blocks.reload() })
     } catch (error) {
       await this.#backplane.close()
       // An app that is closed while it boots has not failed: `app.close()` must not reject.

@@ -123,6 +123,17 @@ t.test('where Fastify waits for less than bootTimeoutMs, the boot without Redis 
     t.match(app.registry.health(), { status: 'down', ready: true })
   }
 
+  // One that answers to PING and INFO, and leaves what writes without an answer.
+  const writesHang = await startRedis(t)
+  await writesHang.admin.call('CLIENT', 'PAUSE', 60_000, 'WRITE')
+  for (const pluginTimeout of [1_500, 600]) {
+    const { app } = await service(t, { redis: writesHang.url }, { pluginTimeout })
+    await app.ready()
+    t.match(app.registry.health(), { ready: true, problems: [/./] })
+    t.not(app.registry.health().status, 'up')
+  }
+  await writesHang.admin.call('CLIENT', 'UNPAUSE')
+
   const { app } = await service(t, { redis, outage: { boot: 'fail' } }, { pluginTimeout: 1_500 })
   await t.rejects(async () => await app.ready(), { code: 'WSG_BACKPLANE_UNAVAILABLE', message: /after 1000 ms/ })
 })

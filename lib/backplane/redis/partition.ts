@@ -175,8 +175,8 @@ export class Partition {
 
   /** Resolves when all works, or after `deadlineMs`. @throws what waiting cannot heal */
   async boot (deadlineMs: number): Promise<void> {
-    if (this.#booting !== undefined) await withDeadline(this.#booting.promise, deadlineMs, () => this.#decideBoot())
-    await this.#evictions.look()
+    const decided = this.#booting?.promise ?? Promise.resolve()
+    await withDeadline(decided.then(async () => await this.#evictions.look()), deadlineMs, () => this.#decideBoot())
     this.lease.schedule()
     this.#report()
   }

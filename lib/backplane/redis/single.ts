@@ -1,3 +1,4 @@
+import { sharedDeadline } from '../../deadline.ts'
 import { WebsocketGroupsError } from '../../errors.ts'
 import type { BackplaneState, Member } from '../../types.ts'
 import type {
@@ -53,9 +54,11 @@ export class SingleBackplane implements RedisDeployment {
     const claim = this.#claim = new NamesClaim(links.command, this.#keys, 1, () => this.#claimTried(local))
     // Claim once the server was checked, and again when the lease was gone, because the claim may be gone, too.
     partition.lease.on({ resumed: () => { void claim.renew() } })
+    const inTime = sharedDeadline(bootTimeoutMs)
     try {
       await partition.boot(bootTimeoutMs)
-      await claim.make()
+      // Tried again when it comes too late, or fails.
+      await inTime(claim.make(), () => undefined)
       if (claim.refusal !== undefined) throw claim.refusal
       this.#booted = true
     } catch (error) {
