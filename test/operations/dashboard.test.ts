@@ -219,8 +219,12 @@ t.test('nobody is asked while nobody looks', async (t) => {
   await viewer.close()
   await until(() => a.registry.count() === 0)
   // A round may be under way.
-  await new Promise(resolve => setTimeout(resolve, 150))
-  const before = asked
+  let before = 0
+  await until(() => {
+    const same = asked === before
+    before = asked
+    return same
+  }, { everyMs: 150, what: 'the last round' })
   await new Promise(resolve => setTimeout(resolve, 500))
   t.equal(asked, before)
 })
