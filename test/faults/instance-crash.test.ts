@@ -61,7 +61,7 @@ t.test('a question to all instances, one of which is killed with it, is answered
   for (const { registry } of survivors) registry.instances.on('load', () => 'here')
   await victim.ask('neverAnswer', 'load')
 
-  const asked = a?.ask('load', null, { timeoutMs: 1_500 })
+  const asked = a?.ask('load', null, { timeoutMs: 5_000 })
   // What comes second to each instance comes after the first question.
   await b?.ask('load', null, { timeoutMs: 50 })
   await victim.kill()
