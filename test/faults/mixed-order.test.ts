@@ -18,7 +18,7 @@ async function rig (t: Parameters<typeof redisCluster>[0]) {
   return { ...instance, both, onlyV: await instance.enter('v'), onlyG: await instance.enter('g') }
 }
 
-t.test('a message to a group with a log and to one without stands at one place in both, while the log is repaired, too', async t => {
+t.test('a message to a logged and to a volatile group stands at one place in both, while the log is repaired, too', async t => {
   for (const groups of [['g', 'v'], ['v', 'g'], ['v', 'g', 'h']]) {
     const { registry, both, onlyV, onlyG, close } = await rig(t)
     await registry.broadcastToGroup('g', 'g1')
