@@ -199,7 +199,7 @@ declare module 'fastify' {
     ) => (socket: WebSocket, request: HandlerRequest<Params> | HandlerRequest<unknown>) => void
     /** Adds a route whose connections join a group and get each other's messages. */
     wsRoom: <const Path extends string, const Auth = unknown, Who = Identity, const Schema = unknown, const Json extends boolean = false>(
-      path: Path, options?: RoomOptions<RoomParams<Path, Schema>, Auth, Who, Json> & { readonly schema?: Schema }
+      path: Path, options?: RoomOptions<RoomParams<Path, Schema>, Auth, Who, Json> & { readonly schema?: Schema | undefined }
     ) => void
   }
   // All type parameters have to be named, although only one of them is used.

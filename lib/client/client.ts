@@ -154,8 +154,8 @@ export class Client extends Emitter<ClientEvents> {
    * @throws {TypeError} for anything but a string, a Uint8Array, an ArrayBuffer or `{ json }`
    */
   send (data: Sendable, options: { readonly ack: false }): void
-  send (data: Sendable, options?: SendOptions & { readonly ack?: true }): Promise<Ack>
-  send (data: Sendable, options: SendOptions & { readonly ack?: boolean } = {}): Promise<Ack> | undefined {
+  send (data: Sendable, options?: SendOptions & { readonly ack?: true | undefined }): Promise<Ack>
+  send (data: Sendable, options: SendOptions & { readonly ack?: boolean | undefined } = {}): Promise<Ack> | undefined {
     const payload = toPayload(data)
     if (options.ack !== false) return this.#sendQueue.message(payload, options)
     if (!this.#sendQueue.post(payload)) this.#sendQueue.message(payload, {}).catch(this.#fail)
@@ -167,7 +167,9 @@ export class Client extends Emitter<ClientEvents> {
    * how many of the latest messages come first, where the route allows it. Rejects with `WSG_FORBIDDEN` where the route
    * does not allow it, with `LEFT` when the group is left before the answer, and with `CLOSED`.
    */
-  join (group: string, { since, history }: { readonly since?: string, readonly history?: number } = {}): Promise<void> {
+  join (
+    group: string, { since, history }: { readonly since?: string | undefined, readonly history?: number | undefined } = {}
+  ): Promise<void> {
     // A closed client asks at once, too: its queue refuses whatever it is asked.
     return this.#joins.join(group, /open|closed/.test(this.state), since, history)
   }
