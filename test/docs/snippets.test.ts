@@ -1,14 +1,14 @@
 import t, { type Test } from 'tap'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, rmSync } from 'node:fs'
+import { readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { connect } from '../helpers/client.ts'
 import { freePort } from '../helpers/ports.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
 import {
-  complaints, isProgram, nameOf, optionalWithoutUndefined, project, readPage, snippetsOf, writeProgram, type Snippet
+  complaints, isProgram, nameOf, optionalWithoutUndefined, project, publicDeclarations, readPage, snippetsOf, writeProgram, type Snippet
 } from './snippets.ts'
 
 const root = join(import.meta.dirname, '..', '..')
@@ -47,7 +47,9 @@ t.test('every snippet compiles: strict, and with exact optional properties', asy
 })
 
 t.test('an optional property of a public type takes `undefined`, so that exact optional properties are no burden', async (t) => {
-  t.strictSame(optionalWithoutUndefined(folder), [])
+  const files = publicDeclarations()
+  t.ok(files.length > 10, 'there are declarations')
+  t.strictSame(optionalWithoutUndefined(files), [])
 })
 
 t.test('programs that end by themselves end well', async (t) => {
@@ -106,4 +108,13 @@ t.test('the checks above find what they look for', async (t) => {
     /^page\.md:10: .*noSuch/,
     /^page\.md:20: .*not assignable/
   ])
+
+  const declarations = join(folder, 'declarations.d.ts')
+  writeFileSync(declarations, `
+    export interface Direct { a?: string, right?: string | undefined, any?: unknown }
+    export type Both = { b?: string } & { c?: { d?: true } | undefined }
+    export declare class Class { e?: string; method (options: { f?: string }, last?: string): void }
+    declare module 'fastify' { interface FastifyInstance { own: <T>(options: { g?: T }) => void } }
+  `)
+  t.strictSame(optionalWithoutUndefined([declarations]).map(place => place.at(-1)), ['a', 'b', 'd', 'e', 'f', 'g'])
 })

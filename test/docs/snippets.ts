@@ -159,27 +159,30 @@ export function complaints (snippets: readonly Snippet[], folder: string): strin
   return [...new Set(problems)]
 }
 
-/** Optional properties of the package's exported types that do not say `| undefined`. */
-export function optionalWithoutUndefined (folder: string): string[] {
-  const file = join(folder, 'exports.ts')
-  writeFileSync(file, "import 'fastify-websocket-groups'\nimport 'fastify-websocket-groups/client'\n")
-  const program = ts.createProgram([file], { ...options, exactOptionalPropertyTypes: true }, host)
+type Entry = string | { readonly types?: string, readonly import?: { readonly types: string } }
+
+/** The declarations of all that the package exports. */
+export function publicDeclarations (): string[] {
+  const { exports } = JSON.parse(readPage('package.json')) as { exports: Readonly<Record<string, Entry>> }
+  return Object.values(exports).flatMap(entry => typeof entry === 'string' ? [] : entry.import?.types ?? entry.types ?? [])
+    .map(file => join(root, file))
+}
+
+/** Optional properties, in these declarations and in all that they import of the package, that do not say `| undefined`. */
+export function optionalWithoutUndefined (files: readonly string[]): string[] {
+  const program = ts.createProgram(files, { ...options, exactOptionalPropertyTypes: true }, host)
   const checker = program.getTypeChecker()
   const found: string[] = []
-  for (const statement of program.getSourceFile(file)?.statements.filter(ts.isImportDeclaration) ?? []) {
-    const module = checker.getSymbolAtLocation(statement.moduleSpecifier)
-    if (module === undefined) throw new Error(`${statement.getText()}: not found`)
-    for (const exported of checker.getExportsOfModule(module)) {
-      const symbol = (exported.flags & ts.SymbolFlags.Alias) === 0 ? exported : checker.getAliasedSymbol(exported)
-      for (const declaration of symbol.declarations?.filter(ts.isInterfaceDeclaration) ?? []) {
-        for (const member of declaration.members) {
-          if (!ts.isPropertySignature(member) || member.questionToken === undefined || member.type === undefined) continue
-          const type = checker.getTypeFromTypeNode(member.type)
-          if (!checker.isTypeAssignableTo(checker.getUndefinedType(), type)) found.push(`${exported.name}.${member.name.getText()}`)
-        }
-      }
+  const look = (node: ts.Node): void => {
+    if ((ts.isPropertySignature(node) || ts.isPropertyDeclaration(node)) && node.questionToken !== undefined && node.type !== undefined) {
+      const type = checker.getTypeFromTypeNode(node.type)
+      const source = node.getSourceFile()
+      const line = source.getLineAndCharacterOfPosition(node.getStart()).line + 1
+      if (!checker.isTypeAssignableTo(checker.getUndefinedType(), type)) found.push(`${source.fileName}:${line}: ${node.name.getText()}`)
     }
+    ts.forEachChild(node, look)
   }
+  for (const source of program.getSourceFiles()) if (!source.fileName.includes('/node_modules/')) look(source)
   return found
 }
 
