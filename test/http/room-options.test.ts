@@ -1,22 +1,13 @@
-import t, { type Test } from 'tap'
-import Fastify, { type FastifyInstance } from 'fastify'
-import type { AddressInfo } from 'node:net'
+import t from 'tap'
+import Fastify from 'fastify'
 import websocketGroups from '../../plugin.ts'
 import { connect } from '../helpers/client.ts'
+import { serve } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
-
-async function start (t: Test, routes: (app: FastifyInstance) => void): Promise<{ app: FastifyInstance, url: string }> {
-  const app = Fastify()
-  t.teardown(async () => await app.close())
-  await app.register(websocketGroups, { closeGraceMs: 100 })
-  routes(app)
-  await app.listen({ port: 0, host: '127.0.0.1' })
-  return { app, url: `ws://127.0.0.1:${(app.server.address() as AddressInfo).port}` }
-}
 
 t.test('a room takes the options of any route', async t => {
   const seen: string[] = []
-  const { url } = await start(t, app => app.wsRoom('/:room', {
+  const { url } = await serve(t, {}, app => app.wsRoom('/:room', {
     auth: false,
     config: { of: 'the service' } as never,
     logLevel: 'silent',
@@ -38,7 +29,7 @@ t.test('a room takes the options of any route', async t => {
 })
 
 t.test('a room says which of its options is wrong', async t => {
-  await start(t, app => {
+  await serve(t, {}, app => {
     t.throws(() => app.wsRoom('/:room', { auth: false, onJoined: () => {} } as never), { code: 'WSG_OPTION_INVALID', message: /onJoined/ })
     t.throws(() => app.wsRoom('/:room', { auth: false, presence: 'all' } as never), { message: /true, false or 'count'/ })
     const { wsRoom } = app
@@ -47,7 +38,7 @@ t.test('a room says which of its options is wrong', async t => {
 })
 
 t.test('a number of the schema makes the name of a group', async t => {
-  const { app, url } = await start(t, app => app.wsRoom('/r/:room', {
+  const { app, url } = await serve(t, {}, app => app.wsRoom('/r/:room', {
     auth: false, schema: { params: { type: 'object', properties: { room: { type: 'integer' } } } }
   }))
   const client = connect(t, `${url}/r/7`)
@@ -56,7 +47,7 @@ t.test('a number of the schema makes the name of a group', async t => {
 })
 
 t.test('wrong use says what is wrong', async t => {
-  const { app } = await start(t, app => {
+  const { app } = await serve(t, {}, app => {
     const handler = app.wsHandler({ onMessage () {} })
     t.throws(() => app.get('/forgotten', handler as never), { code: 'WSG_OPTION_INVALID', message: /websocket: true/ })
   })
@@ -72,7 +63,7 @@ t.test('wrong use says what is wrong', async t => {
 })
 
 t.test('a value goes out as JSON, encoded once; and what a service keeps with a connection stays there', async t => {
-  const { app, url } = await start(t, app => app.wsRoom('/:room', {
+  const { app, url } = await serve(t, {}, app => app.wsRoom('/:room', {
     auth: false,
     onJoin ({ state }) { state.n = 1 },
     onMessage ({ state }, data, group) {
