@@ -29,6 +29,7 @@ export interface ContractOptions {
 
 type AppendOptions = Partial<LogLimits> & { readonly key?: string | undefined }
 
+// Not that of test/helpers: this file ships, and those do not.
 const log = new Proxy({}, { get: (_, key) => key === 'child' ? () => log : key === 'level' ? 'silent' : () => {} }) as LocalInstance['log']
 
 /** What a backplane serves, reduced to its tables. */
