@@ -8,7 +8,7 @@ import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
-import { line, startInstance, type Instance, type Room } from './instances.ts'
+import { line, serveRoom, type Instance, type Room } from './instances.ts'
 import { isOpen, left, recordedClient } from './scripted-server.ts'
 
 noUnhandled(t)
@@ -20,7 +20,7 @@ function onBoth (
   name: string, run: (t: Test, a: Instance, b: Instance) => Promise<void>, room: Room = () => ({}), options: WebsocketGroupsOptions = {}
 ): void {
   onEachBackplane(t, redis, name, async (t, here) => {
-    await run(t, await startInstance(t, { ...here(), ...options }, room), await startInstance(t, { ...here(), ...options }, room))
+    await run(t, await serveRoom(t, { ...here(), ...options }, room), await serveRoom(t, { ...here(), ...options }, room))
   })
 }
 
@@ -132,7 +132,7 @@ onBoth('an instance shuts down: what was sent is acknowledged, what is sent late
 }), { closeGraceMs: 3_000 })
 
 t.test('a callback that does not end holds up the shutdown no longer than a grace, and its request is of unknown outcome', async (t) => {
-  const a = await startInstance(t, { closeGraceMs: 400 }, () => ({
+  const a = await serveRoom(t, { closeGraceMs: 400 }, () => ({
     async onMessage (_, data) {
       handling = String(data)
       await sleep(10_000, undefined, { ref: false })
@@ -302,7 +302,7 @@ onBoth('a token is replaced before it expires; one that is not ends the connecti
 })
 
 t.test('a token of nobody, and one of somebody else', async (t) => {
-  const a = await startInstance(t, {})
+  const a = await serveRoom(t, {})
   const nobody = recordedClient(t, a.url('lobby'), { WebSocket, token: 'nobody' })
   await until(() => nobody.events.close.length === 1)
   t.match(nobody.events.close, [{ error: { code: 'REFUSED', status: 401 } }])
@@ -315,7 +315,7 @@ t.test('a token of nobody, and one of somebody else', async (t) => {
 })
 
 t.test('raw clients beside it get the bytes alone', async (t) => {
-  const a = await startInstance(t, {})
+  const a = await serveRoom(t, {})
   const raw = connect(t, a.url('lobby'))
   await raw.opened
   const { client, events } = recordedClient(t, a.url('lobby'), { WebSocket })

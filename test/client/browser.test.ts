@@ -15,7 +15,7 @@ import { buildClient } from '../../scripts/build-client.mjs'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
 import { startForwarder, type Forwarder } from './forwarder.ts'
-import { startInstance, type Instance } from './instances.ts'
+import { serveRoom, type Instance } from './instances.ts'
 
 // The single-file client in a real Chromium, against the real plugin.
 
@@ -95,8 +95,8 @@ async function gotAll (t: Test, page: Page, count: number): Promise<void> {
 async function two (t: Test): Promise<readonly [Instance, Instance]> {
   const cluster = memoryCluster()
   return [
-    await startInstance(t, { backplane: cluster.backplane(), ...quick }),
-    await startInstance(t, { backplane: cluster.backplane(), ...quick })
+    await serveRoom(t, { backplane: cluster.backplane(), ...quick }),
+    await serveRoom(t, { backplane: cluster.backplane(), ...quick })
   ]
 }
 
@@ -150,11 +150,11 @@ t.test('a network that falls silent is noticed without a word from the browser',
 t.test('an instance is killed under traffic: the other one takes over, exactly once and in order', options, async (t) => {
   const redis = await startRedis(t)
   const keyPrefix = 'browser:'
-  const survivor = await startInstance(t, { redis: redis.url, keyPrefix, ...quick })
+  const survivor = await serveRoom(t, { redis: redis.url, keyPrefix, ...quick })
   const script = join(folder, 'instance.ts')
   writeFileSync(script, `
-    import { startInstance } from ${JSON.stringify(join(import.meta.dirname, 'instances.ts'))}
-    const { port } = await startInstance({ teardown () {} }, { redis: '${redis.url}', keyPrefix: '${keyPrefix}' })
+    import { serveRoom } from ${JSON.stringify(join(import.meta.dirname, 'instances.ts'))}
+    const { port } = await serveRoom({ teardown () {} }, { redis: '${redis.url}', keyPrefix: '${keyPrefix}' })
     process.send(port)
     process.on('disconnect', () => process.exit())`)
   writeFileSync(join(folder, 'package.json'), '{"type":"module"}')

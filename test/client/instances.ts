@@ -17,7 +17,7 @@ export interface Instance {
 }
 
 /** The real plugin with a room route, where `secret` is the one group that nobody may join. */
-export async function startInstance (t: Test, options: WebsocketGroupsOptions, room: Room = () => ({})): Promise<Instance> {
+export async function serveRoom (t: Test, options: WebsocketGroupsOptions, room: Room = () => ({})): Promise<Instance> {
   const { app, port, url } = await serve(t, options, app => {
     app.wsRoom('/:room', { auth: { required: false }, mayJoin: (_connection, group) => group !== 'secret', ...room(app.registry) })
   })

@@ -6,7 +6,7 @@ import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
-import { appendQuietly, startInstance } from './log-rig.ts'
+import { appendQuietly, startBackplane } from './log-rig.ts'
 
 noUnhandled(t)
 
@@ -32,7 +32,7 @@ const all = Array.from({ length: stored }, (_, n) => String(n))
 
 t.test('much is read by a connection of its own, which goes with the instance', async t => {
   const redis = await startRedis(t)
-  const { backplane } = await startInstance(t, redis.url)
+  const { backplane } = await startBackplane(t, redis.url)
   t.equal(backplane.stats().redisConnections, 2)
   await backplane.history('log', logStart, 10)
   t.equal(backplane.stats().redisConnections, 2, 'little is read by the link')
@@ -45,7 +45,7 @@ t.test('much is read by a connection of its own, which goes with the instance', 
 
 t.test('where Redis has no connection left, reads go by the link', async t => {
   const redis = await startRedis(t)
-  const { backplane } = await startInstance(t, redis.url)
+  const { backplane } = await startBackplane(t, redis.url)
   await fill(redis.admin)
   await redis.admin.config('SET', 'maxclients', 3)
   t.strictSame(await readAll(backplane), all)
@@ -55,7 +55,7 @@ t.test('where Redis has no connection left, reads go by the link', async t => {
 
 t.test('when the connection of the reads breaks, the reads go on, and nothing else notices', async t => {
   const redis = await startRedis(t)
-  const { backplane, append } = await startInstance(t, redis.url, { groups: ['log', 'log other'] })
+  const { backplane, append } = await startBackplane(t, redis.url, { groups: ['log', 'log other'] })
   await fill(redis.admin)
   /** Of the normal clients it came last. */
   const ownId = async (): Promise<string> => {
@@ -77,7 +77,7 @@ t.test('when the connection of the reads breaks, the reads go on, and nothing el
 
 t.test('an answer that is larger than Redis sends to a client costs nobody else a connection', async t => {
   const redis = await startRedis(t)
-  const { backplane, append } = await startInstance(t, redis.url, { groups: ['log', 'log other'] })
+  const { backplane, append } = await startBackplane(t, redis.url, { groups: ['log', 'log other'] })
   await appendQuietly(redis.admin, 'log big', 'x'.repeat(300_000))
   await redis.admin.config('SET', 'client-output-buffer-limit', 'normal 204800 0 0')
   for (let n = 0; n < 3; n++) {
@@ -91,7 +91,7 @@ t.test('an answer that is larger than Redis sends to a client costs nobody else 
 t.test('a list of members whose pages are larger than Redis sends costs the link one connection, and is read', async t => {
   const redis = await startRedis(t)
   await redis.admin.config('SET', 'client-output-buffer-limit', 'normal 204800 0 0')
-  const { backplane } = await startInstance(t, redis.url)
+  const { backplane } = await startBackplane(t, redis.url)
   const ids = Array.from({ length: 2_000 }, (_, n) => `instance00.${n}`)
   await redis.admin.hset('wsg:{0}:r:crowd', { '#': ids.length, instance00: ids.length })
   const record = JSON.stringify([0, null, null, 'x'.repeat(900)])
@@ -103,7 +103,7 @@ t.test('a list of members whose pages are larger than Redis sends costs the link
 t.test('after a failover by name the reads go to the server to which the link leads', async t => {
   const [first, second] = [await startRedis(t), await startRedis(t)]
   const proxy = await startProxy(t, first.port)
-  const { backplane } = await startInstance(t, proxy.url)
+  const { backplane } = await startBackplane(t, proxy.url)
   await fill(first.admin)
   t.strictSame(await readAll(backplane), all)
   for (let n = 0; n < 3; n++) await appendQuietly(second.admin, 'log big', `second ${n}`)

@@ -8,7 +8,7 @@ import { startRedis, type TestRedis } from '../helpers/redis.ts'
 import { serve } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
 import { Wire } from './chaos/wire.ts'
-import { appendQuietly, startInstance } from './log-rig.ts'
+import { appendQuietly, startBackplane } from './log-rig.ts'
 
 noUnhandled(t)
 const keys = new Keys('wsg:')
@@ -28,7 +28,7 @@ async function setUp (t: Test): Promise<Stage> {
 
 t.test('a log that was away and is as it was: one gap, and its messages once', async t => {
   const { full, empty, wire } = await setUp(t)
-  const { local, backplane, append } = await startInstance(t, wire.url)
+  const { local, backplane, append } = await startBackplane(t, wire.url)
   await append(['1', '2', '3'])
   await until(() => local.received.length === 3)
   await wire.lead(empty.port)
@@ -55,7 +55,7 @@ t.test('a log that went on, was cut short or forgot its beginning while it was a
     }, ['gap: trimmed to 4', '5', '6', 'after']]
   ] as ReadonlyArray<readonly [string, (redis: TestRedis['admin']) => Promise<void>, readonly string[]]>) {
     const { full, empty, wire } = await setUp(t)
-    const { local, backplane, append } = await startInstance(t, wire.url)
+    const { local, backplane, append } = await startBackplane(t, wire.url)
     for (const text of ['1', '2', '3']) await append([text])
     await until(() => local.received.length === 3)
     await wire.lead(empty.port)

@@ -5,7 +5,7 @@ import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
-import { envelope, startInstance } from './log-rig.ts'
+import { envelope, startBackplane } from './log-rig.ts'
 
 noUnhandled(t)
 
@@ -15,7 +15,7 @@ const log = { maxMessages: 100, maxBytes: 100_000_000, ttlMs: 60_000 }
 for (const limit of ['client-query-buffer-limit', 'proto-max-bulk-len']) {
   t.test(`a message beyond ${limit} is told to its sender, and costs nobody else anything`, async t => {
     const redis = await startRedis(t, { args: [`--${limit}`, '1048576'] })
-    const { local, backplane, append } = await startInstance(t, redis.url, { groups: ['log', 'plain'] })
+    const { local, backplane, append } = await startBackplane(t, redis.url, { groups: ['log', 'plain'] })
     const others: Array<number | string> = []
     const stop = new AbortController()
     const busy = (async () => {
@@ -43,7 +43,7 @@ for (const limit of ['client-query-buffer-limit', 'proto-max-bulk-len']) {
 t.test('large messages that Redis takes go through, in their order, also over a slow link', async t => {
   const redis = await startRedis(t)
   const proxy = await startProxy(t, redis.port)
-  const { local, backplane, append } = await startInstance(t, proxy.url)
+  const { local, backplane, append } = await startBackplane(t, proxy.url)
   const texts = Array.from({ length: 4 }, (_, n) => String(n).padEnd(n % 2 === 0 ? 2_000_000 : 10))
   proxy.limit(4_000_000)
   t.same(await append(texts), [1, 2, 3, 4])
@@ -55,7 +55,7 @@ t.test('large messages that Redis takes go through, in their order, also over a 
 
 t.test('with the longest deadline that the options allow large messages go through, and are read', async t => {
   const redis = await startRedis(t)
-  const { backplane, append } = await startInstance(t, redis.url, { operationTimeoutMs: 2_147_483_647 })
+  const { backplane, append } = await startBackplane(t, redis.url, { operationTimeoutMs: 2_147_483_647 })
   t.same(await append(['x'.repeat(400_000)]), [1])
   t.equal(await backplane.publish([{ kind: 'group', name: 'log' }], envelope('log', Buffer.alloc(1_200_000))), 1)
   t.equal((await backplane.history('log', logStart, 10)).messages.length, 1)
@@ -63,7 +63,7 @@ t.test('with the longest deadline that the options allow large messages go throu
 
 t.test('a large message to forty groups is stored in all of them, or in none of them', async t => {
   const redis = await startRedis(t)
-  const { backplane } = await startInstance(t, redis.url, { groups: [], operationTimeoutMs: 5_000 })
+  const { backplane } = await startBackplane(t, redis.url, { groups: [], operationTimeoutMs: 5_000 })
   const groups = Array.from({ length: 40 }, (_, n) => `log ${n}`)
   const send = async (): Promise<number> => {
     return (await backplane.append(groups.map(group => ({ group, log })), envelope('log 0', Buffer.alloc(1_000_000)))).positions.size
@@ -81,7 +81,7 @@ t.test('a large message to forty groups is stored in all of them, or in none of 
 t.test('large messages that wait for others fail together when Redis cannot be reached', async t => {
   const redis = await startRedis(t)
   const proxy = await startProxy(t, redis.port)
-  const { backplane } = await startInstance(t, proxy.url, { operationTimeoutMs: 2_000 })
+  const { backplane } = await startBackplane(t, proxy.url, { operationTimeoutMs: 2_000 })
   proxy.limit(1_000_000)
   const outcomes: unknown[] = []
   for (let n = 0; n < 20; n++) {
@@ -99,7 +99,7 @@ t.test('large messages that wait for others fail together when Redis cannot be r
 t.test('a connection that breaks under a large message says nothing about its size', async t => {
   const redis = await startRedis(t)
   const proxy = await startProxy(t, redis.port)
-  const { backplane, append } = await startInstance(t, proxy.url)
+  const { backplane, append } = await startBackplane(t, proxy.url)
   proxy.limit(2_000_000)
   const before = proxy.links
   const appending = append(['large'.padEnd(3_000_000)])

@@ -12,7 +12,7 @@ import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
-import { envelope, logOf, Recorder, startInstance } from './log-rig.ts'
+import { envelope, logOf, Recorder, startBackplane } from './log-rig.ts'
 
 noUnhandled(t)
 const machine = watchMachine(t)
@@ -27,7 +27,7 @@ t.test('replies that are lost after the call was carried out: each message once,
   const wire = await Wire.start(redis.port)
   t.teardown(() => wire.close())
   // With the other policy those that come while the link is down would be refused.
-  const { append, local } = await startInstance(t, wire.url, { policy: 'queue' })
+  const { append, local } = await startBackplane(t, wire.url, { policy: 'queue' })
   const results: Array<Promise<Array<number | string>>> = []
   for (let n = 0; n < 20; n++) {
     const lost = wire.loseReplyTo('evalsha')
@@ -49,7 +49,7 @@ t.test('replies that are lost after the call was carried out: each message once,
 
 t.test('SCRIPT FLUSH under load: each message once, in order', async t => {
   const redis = await startRedis(t)
-  const { append, local, backplane } = await startInstance(t, redis.url)
+  const { append, local, backplane } = await startBackplane(t, redis.url)
   const flushing = new AbortController()
   t.teardown(() => flushing.abort())
   const flush = (async () => { while (!flushing.signal.aborted) await redis.admin.script('FLUSH', 'SYNC') })()
@@ -70,7 +70,7 @@ t.test('SCRIPT FLUSH under load: each message once, in order', async t => {
 
 t.test('a message whose sender heard that it was not sent is never stored; a hang is over for all in time', async t => {
   const redis = await startRedis(t)
-  const { append, local, backplane } = await startInstance(t, redis.url)
+  const { append, local, backplane } = await startBackplane(t, redis.url)
   await append(['first'])
   redis.stop()
   machine.restart()
@@ -102,7 +102,7 @@ t.test('a message whose sender heard that it was not sent is never stored; a han
 
 t.test('the queue keeps the order through an outage, says so, and is bounded by count and bytes', async t => {
   const redis = await startRedis(t)
-  const { append, local, backplane } = await startInstance(t, redis.url, { policy: 'queue' })
+  const { append, local, backplane } = await startBackplane(t, redis.url, { policy: 'queue' })
   await append(['first'])
   // Otherwise this instance knows nothing of the log that is lost, and of no gap.
   await until(() => local.received.length === 1)
@@ -131,7 +131,7 @@ t.test('the queue keeps the order through an outage, says so, and is bounded by 
 
 t.test('the queue is bounded by age, each message by its own', async t => {
   const redis = await startRedis(t)
-  const { append, backplane } = await startInstance(t, redis.url, { policy: 'queue' })
+  const { append, backplane } = await startBackplane(t, redis.url, { policy: 'queue' })
   await redis.kill()
   await until(() => backplane.state === 'down')
   machine.restart()
@@ -152,7 +152,7 @@ t.test('a key stores a message once, also when the reply to the first call was l
   const redis = await startRedis(t)
   const wire = await Wire.start(redis.port)
   t.teardown(() => wire.close())
-  const { backplane, append } = await startInstance(t, wire.url)
+  const { backplane, append } = await startBackplane(t, wire.url)
   await append(['before'])
   const lost = wire.loseReplyTo('evalsha')
   const call = async () => await backplane.append(logged('log'), envelope('log', 'pay'), 'order 17')
@@ -170,7 +170,7 @@ t.test('messages to changing groups go together in few calls, and replies that a
   const wire = await Wire.start(redis.port)
   t.teardown(() => wire.close())
   const names = ['log a', 'log b', 'log c', 'log d']
-  const { backplane, local } = await startInstance(t, wire.url, { policy: 'queue', groups: [...names, 'plain'] })
+  const { backplane, local } = await startBackplane(t, wire.url, { policy: 'queue', groups: [...names, 'plain'] })
   const targets = [
     ['log a'], ['log a', 'log b'], ['log b', 'log a'], ['log b'], ['log c', 'plain', 'log a'], ['log d'], ['log d', 'log c'],
     ['plain', 'log d']
@@ -208,7 +208,7 @@ t.test('messages to changing groups go together in few calls, and replies that a
 
 t.test('messages of one turn to many groups leave in a few writes', async t => {
   const redis = await startRedis(t)
-  const { backplane } = await startInstance(t, redis.url)
+  const { backplane } = await startBackplane(t, redis.url)
   const groups = texts(100, 'log ')
   const burst = async (): Promise<void> => {
     await Promise.all(groups.map(async group => await backplane.append(logged(group), envelope(group, 'x'.repeat(50)))))
@@ -225,10 +225,10 @@ t.test('messages of one turn to many groups leave in a few writes', async t => {
 t.test('an instance that comes back under its old id is not taken for a repetition of itself', async t => {
   const redis = await startRedis(t)
   const local = new Recorder()
-  const first = await startInstance(t, redis.url, { local })
+  const first = await startBackplane(t, redis.url, { local })
   await first.append(texts(5))
   await first.backplane.close()
-  const second = await startInstance(t, redis.url, { local })
+  const second = await startBackplane(t, redis.url, { local })
   t.same(await second.append(['back', 'again']), [6, 7])
   t.equal((await logOf(redis)).length, 7)
 })
@@ -242,7 +242,7 @@ function record (sequence: number, offset: number, at: number): Buffer {
 
 t.test('what a log knows of its publishers is pruned, and its keys expire, but not before it is idle', async t => {
   const redis = await startRedis(t)
-  const { append: publish, backplane } = await startInstance(t, redis.url)
+  const { append: publish, backplane } = await startBackplane(t, redis.url)
   const now = Math.floor(Date.now() / 1000)
   for (let n = 0; n < 200; n++) {
     const publisher = drawId()
@@ -264,7 +264,7 @@ t.test('what a log knows of its publishers is pruned, and its keys expire, but n
 
 t.test('a log with a few messages leaves nothing soon after them, and its meta outlives them until then', async t => {
   const redis = await startRedis(t)
-  const { backplane } = await startInstance(t, redis.url)
+  const { backplane } = await startBackplane(t, redis.url)
   const rare = async () => await backplane.append(logged('log rare', { ttlMs: 20 }), envelope('log rare', 'x'))
   await rare()
   await until(async () => await redis.admin.exists(keys.log('log rare')) === 0)
@@ -278,7 +278,7 @@ t.test('a log with a few messages leaves nothing soon after them, and its meta o
 
 t.test('close settles what waits', async t => {
   const redis = await startRedis(t)
-  const { append, backplane } = await startInstance(t, redis.url, { policy: 'queue' })
+  const { append, backplane } = await startBackplane(t, redis.url, { policy: 'queue' })
   redis.stop()
   const results = append(texts(200))
   await sleep(100)
@@ -293,7 +293,7 @@ t.test('close settles what waits', async t => {
 
 t.test('the log of a group whose messages are rare, but kept for long, does not lose its meta', async t => {
   const redis = await startRedis(t)
-  const { backplane } = await startInstance(t, redis.url)
+  const { backplane } = await startBackplane(t, redis.url)
   const left = async (group: string, ttlMs: number): Promise<number> => {
     const append = async () => await backplane.append(logged(group, { ttlMs }), envelope(group, 'x'))
     for (let n = 0; n < 20; n++) await append()

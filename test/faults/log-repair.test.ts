@@ -15,7 +15,7 @@ import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis, type TestRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
 import type { Assignment, Order, Report } from './many-logs.ts'
-import { appendQuietly, logOf, startInstance, type TestInstance } from './log-rig.ts'
+import { appendQuietly, logOf, startBackplane, type TestInstance } from './log-rig.ts'
 
 noUnhandled(t)
 const machine = watchMachine(t)
@@ -54,7 +54,7 @@ async function inStep ({ backplane, local }: TestInstance, redis: TestRedis): Pr
 t.test('what was published while the subscribe link was down comes first, whether that link broke or went silent', async t => {
   const redis = await startRedis(t)
   const wire = await startWire(t, redis.port)
-  const [near, far] = [await startInstance(t, redis.url), await startInstance(t, wire.url)]
+  const [near, far] = [await startBackplane(t, redis.url), await startBackplane(t, wire.url)]
   await near.append(texts(10))
   await until(() => far.local.received.length === 10)
   wire.blackhole('subscribe')
@@ -78,7 +78,7 @@ for (const [which, alsoNext] of [['its successor is in use', false], ['both link
   t.test(`a silent subscribe link still gives what was on its way and the log has no more, when ${which}`, async t => {
     const redis = await startRedis(t)
     const wire = await startWire(t, redis.port)
-    const [near, far] = [await startInstance(t, redis.url), await startInstance(t, wire.url)]
+    const [near, far] = [await startBackplane(t, redis.url), await startBackplane(t, wire.url)]
     await near.append(texts(5), { keep: 5 })
     await until(() => far.local.received.length === 5)
     wire.pause(true, alsoNext)
@@ -98,7 +98,7 @@ for (const [which, alsoNext] of [['its successor is in use', false], ['both link
 
 t.test('a message that the transport swallowed comes before the next one', async t => {
   const redis = await startRedis(t)
-  const one = await startInstance(t, redis.url)
+  const one = await startBackplane(t, redis.url)
   for (let n = 0; n < 30; n++) {
     await appendQuietly(redis.admin, 'log', `${n} swallowed`)
     await one.append([`${n}`])
@@ -110,7 +110,7 @@ t.test('a message that the transport swallowed comes before the next one', async
 t.test('a log that keeps less than was missed, and one that began anew: one gap each, then what is there', async t => {
   const redis = await startRedis(t)
   const wire = await startWire(t, redis.port)
-  const [near, far] = [await startInstance(t, redis.url), await startInstance(t, wire.url)]
+  const [near, far] = [await startBackplane(t, redis.url), await startBackplane(t, wire.url)]
   await near.append(texts(5), { keep: 20 })
   await until(() => far.local.received.length === 5)
   wire.blackhole('subscribe')
@@ -136,7 +136,7 @@ t.test('a failover that lost messages, whose offsets are handed out again: one g
   for (const published of [0, 1, 2, 3]) {
     const master = await startRedis(t, prompt)
     const wires = [await startWire(t, master.port), await startWire(t, master.port)]
-    const instances = await Promise.all(wires.map(async wire => await startInstance(t, wire.url)))
+    const instances = await Promise.all(wires.map(async wire => await startBackplane(t, wire.url)))
     const [one, two] = instances as [TestInstance, TestInstance]
     await one.append(texts(103))
     const { replica, replication } = await startReplica(t, master)
@@ -165,7 +165,7 @@ t.test('a failover that lost messages, whose offsets are handed out again: one g
 t.test('a replica that lags is not taken for a log that lost messages', async t => {
   const master = await startRedis(t, prompt)
   const wire = await startWire(t, master.port)
-  const [near, far] = [await startInstance(t, master.url), await startInstance(t, wire.url)]
+  const [near, far] = [await startBackplane(t, master.url), await startBackplane(t, wire.url)]
   await near.append(texts(10))
   const { replica, replication } = await startReplica(t, master)
   replication.blackhole()

@@ -81,7 +81,7 @@ export interface TestInstance {
   ): Promise<Array<number | string>>
 }
 
-export async function startInstance (
+export async function startBackplane (
   t: Test, redis: RedisSource,
   { policy = 'reject' as 'reject' | 'queue', local = new Recorder(), groups = ['log'], operationTimeoutMs = 500, leaseMs = 15_000 } = {}
 ): Promise<TestInstance> {

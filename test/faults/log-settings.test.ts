@@ -5,7 +5,7 @@ import { SettingsDifferences, packSettings, unpackSettings } from '../../lib/bac
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis } from '../helpers/redis.ts'
-import { envelope, logOf, startInstance } from './log-rig.ts'
+import { envelope, logOf, startBackplane } from './log-rig.ts'
 
 noUnhandled(t)
 const keys = new Keys('wsg:')
@@ -15,7 +15,7 @@ const to = (log: LogLimits): AppendTarget[] => [{ group: 'log', log }]
 
 t.test('a process with smaller settings trims nothing, and both sides name the group with both settings', async t => {
   const redis = await startRedis(t)
-  const [instance, worker] = [await startInstance(t, redis.url), await startInstance(t, redis.url, { groups: [] })]
+  const [instance, worker] = [await startBackplane(t, redis.url), await startBackplane(t, redis.url, { groups: [] })]
   for (let n = 0; n < 30; n++) await instance.backplane.append(to(large), envelope('log', String(n)))
   t.same(instance.backplane.problems, [])
   await worker.backplane.append(to(small), envelope('log', 'from the worker'))
@@ -27,13 +27,13 @@ t.test('a process with smaller settings trims nothing, and both sides name the g
   t.equal(worker.backplane.state, 'up', 'it is no trouble')
   await instance.backplane.history('log', undefined, 1)
   t.match(instance.backplane.problems, [expected], 'the others learn it when they read the log')
-  const third = await startInstance(t, redis.url)
+  const third = await startBackplane(t, redis.url)
   t.match(third.backplane.problems, [expected], 'or when they begin to follow it')
 })
 
 t.test('larger settings of one who does not come back count for a day', async t => {
   const redis = await startRedis(t)
-  const { backplane } = await startInstance(t, redis.url, { groups: [] })
+  const { backplane } = await startBackplane(t, redis.url, { groups: [] })
   for (let n = 0; n < 20; n++) await backplane.append(to(large), envelope('log', String(n)))
   const used = await redis.admin.hgetBuffer(keys.logMeta('log'), 'c') as Buffer
   t.strictSame(used.subarray(0, 16), packSettings(large))
@@ -53,7 +53,7 @@ t.test('larger settings of one who does not come back count for a day', async t 
 
 t.test('a log of large messages keeps its bytes also after it was bounded by its number alone', async t => {
   const redis = await startRedis(t)
-  const { backplane } = await startInstance(t, redis.url, { groups: [] })
+  const { backplane } = await startBackplane(t, redis.url, { groups: [] })
   const log = { maxMessages: 10, maxBytes: 10_000, ttlMs: 60_000 }
   const append = async (size: number): Promise<void> => { await backplane.append(to(log), envelope('log', 'x'.repeat(size))) }
   const bytes = async (): Promise<number> => {

@@ -2,7 +2,7 @@
 // which cost more per promise than all the rest. Started by log-repair.test.ts, which says what to do over IPC.
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import type { Test } from 'tap'
-import { Recorder, startInstance } from './log-rig.ts'
+import { Recorder, startBackplane } from './log-rig.ts'
 
 export interface Assignment {
   readonly near: string
@@ -30,9 +30,9 @@ const delay = monitorEventLoopDelay({ resolution: 1 })
 delay.enable()
 
 // A thousand appends at once are no test of deadlines.
-const publisher = await startInstance(t, near, { groups: [], operationTimeoutMs: 10_000 })
+const publisher = await startBackplane(t, near, { groups: [], operationTimeoutMs: 10_000 })
 const local = new Recorder()
-const { backplane } = await startInstance(t, far, { groups: names, local })
+const { backplane } = await startBackplane(t, far, { groups: names, local })
 
 function report (): void {
   const { user, system } = process.cpuUsage()

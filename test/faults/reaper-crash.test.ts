@@ -9,7 +9,7 @@ import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis, type TestRedis } from '../helpers/redis.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
-import { startInstance as startRig } from './log-rig.ts'
+import { startBackplane } from './log-rig.ts'
 
 noUnhandled(t)
 const machine = watchMachine(t)
@@ -95,7 +95,7 @@ t.test('a survivor that is killed between two steps of cleaning up is followed b
 t.test('sixty instances that die at once are cleaned up after within a lease and a beat, and none of them writes any more', async t => {
   const redis = await startRedis(t)
   const leaseMs = 3_000
-  const { backplane, local } = await startRig(t, redis.url, { leaseMs, groups: [] })
+  const { backplane, local } = await startBackplane(t, redis.url, { leaseMs, groups: [] })
   const pipeline = redis.admin.pipeline()
   const ids = Array.from({ length: 60 }, (_, n) => `dead${String(n).padStart(6, '0')}`)
   // As they wrote it themselves, in their last beat and for their last join.

@@ -6,7 +6,7 @@ import { ServerClock } from '../../lib/backplane/redis/membership/server-clock.t
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis, type TestRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
-import { startInstance } from './log-rig.ts'
+import { startBackplane } from './log-rig.ts'
 
 noUnhandled(t)
 const keys = new Keys('wsg:')
@@ -45,7 +45,7 @@ t.test('the leases of the dead, from before the clock went back, end as others d
 t.test('an instance that boots after the clock went back cleans up after the dead', async t => {
   const redis = await startRedis(t)
   await dead(redis, 'ghost', await now(redis) + hourMs)
-  const { backplane } = await startInstance(t, redis.url, { leaseMs, groups: [] })
+  const { backplane } = await startBackplane(t, redis.url, { leaseMs, groups: [] })
   t.equal(await backplane.count('room'), 1)
   await until(async () => await backplane.count('room') === 0, { what: 'the member of the dead instance to be gone' })
 })
@@ -84,7 +84,7 @@ t.test('a clock that goes ahead is told from one that goes on', async t => {
 
 t.test('the clock of a machine that is set moves no time that all instances share', async t => {
   const redis = await startRedis(t)
-  const { backplane } = await startInstance(t, redis.url, { leaseMs, groups: [] })
+  const { backplane } = await startBackplane(t, redis.url, { leaseMs, groups: [] })
   const sharedMs = (): number => backplane.now?.() ?? 0
   const real = Date.now
   t.teardown(() => { Date.now = real })

@@ -12,7 +12,7 @@ import type { TestRedis } from '../helpers/redis.ts'
 import { startSentinel, startSentinels, type SentinelSet } from '../helpers/sentinels.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 import { until } from '../helpers/until.ts'
-import { startInstance, type TestInstance } from './log-rig.ts'
+import { startBackplane, type TestInstance } from './log-rig.ts'
 
 const rounds = Number(process.env.SENTINEL_ROUNDS ?? 1)
 const backMs = 30_000
@@ -20,7 +20,7 @@ const backMs = 30_000
 t.setTimeout(rounds * 300_000)
 
 const instances = async (t: Test, redis: RedisSource, count = 3): Promise<TestInstance[]> => {
-  return await Promise.all(Array.from({ length: count }, async () => await startInstance(t, redis)))
+  return await Promise.all(Array.from({ length: count }, async () => await startBackplane(t, redis)))
 }
 
 const up = async (all: readonly TestInstance[]): Promise<void> => {

@@ -8,7 +8,7 @@ import { startProxy } from '../helpers/tcp-proxy.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { serve, type Served } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
-import { appendQuietly, startInstance, type TestInstance } from './log-rig.ts'
+import { appendQuietly, startBackplane, type TestInstance } from './log-rig.ts'
 
 const bytesPerSecond = 1_250_000
 const machine = watchMachine(t)
@@ -16,7 +16,7 @@ const machine = watchMachine(t)
 t.test('over a slow link all of a large log is read, while appends and beats go on', async t => {
   const redis = await startRedis(t)
   const proxy = await startProxy(t, redis.port)
-  const { backplane, append } = await startInstance(t, proxy.url, { groups: ['log other'] })
+  const { backplane, append } = await startBackplane(t, proxy.url, { groups: ['log other'] })
   const stored = 60
   for (let n = 0; n < stored; n++) await appendQuietly(redis.admin, 'log big', String(n).padEnd(100_000))
   // One that takes longer than the deadline of a call.
@@ -53,7 +53,7 @@ t.test('repairs of many groups over a slow link end, and the link stays up', asy
   const redis = await startRedis(t)
   const proxy = await startProxy(t, redis.port)
   const groups = Array.from({ length: 50 }, (_, n) => `log ${n}`)
-  const { local, backplane } = await startInstance(t, proxy.url, { groups })
+  const { local, backplane } = await startBackplane(t, proxy.url, { groups })
   for (const group of groups) for (let n = 0; n < 40; n++) await appendQuietly(redis.admin, group, String(n).padEnd(1_500))
   proxy.limit(bytesPerSecond)
   // The subscriptions alone break: what was missed is noticed when they are back.
@@ -93,7 +93,7 @@ for (const [name, rate, groupCount, shared, turnBytes] of [
     const redis = await startRedis(t)
     const proxy = await startProxy(t, redis.port)
     const groups = Array.from({ length: groupCount }, (_, n) => `log ${n}`)
-    const instance = await startInstance(t, proxy.url, { groups: [...groups, 'log other'] })
+    const instance = await startBackplane(t, proxy.url, { groups: [...groups, 'log other'] })
     const { local, backplane } = instance
     const size = 1_500
     for (const group of groups) {
@@ -140,7 +140,7 @@ for (const [name, rate, groupCount, shared, turnBytes] of [
 t.test('over a slow link long member lists come in pages, once for all who ask, and others go on', async t => {
   const redis = await startRedis(t)
   const proxy = await startProxy(t, redis.port)
-  const instance = await startInstance(t, proxy.url, { groups: ['log other'] })
+  const instance = await startBackplane(t, proxy.url, { groups: ['log other'] })
   const { backplane } = instance
   const count = 2_000
   for (const id of ['instance01', 'instance02']) {
@@ -166,7 +166,7 @@ t.test('over a slow link long member lists come in pages, once for all who ask, 
 t.test('over a slow link long streams of tokens are read in parts, while appends to another group go on', async t => {
   const redis = await startRedis(t)
   const proxy = await startProxy(t, redis.port)
-  const instance = await startInstance(t, proxy.url, { groups: ['log other'] })
+  const instance = await startBackplane(t, proxy.url, { groups: ['log other'] })
   const { backplane } = instance
   // The end of a part may come in the midst of a character.
   const store = async (id: number, epoch: string, characters: number): Promise<void> => {
@@ -198,7 +198,7 @@ t.test('over a slow link long streams of tokens are read in parts, while appends
 t.test('without the right to read pages of a hash member lists are read whole', async t => {
   const redis = await startRedis(t)
   await redis.admin.call('ACL', 'SETUSER', 'narrow', 'on', '>secret', '~*', '&*', '+@all', '-hscan')
-  const { backplane } = await startInstance(t, redis.url.replace('//', '//narrow:secret@'))
+  const { backplane } = await startBackplane(t, redis.url.replace('//', '//narrow:secret@'))
   await redis.admin.hset('wsg:{0}:m:big:instance01', { 'instance01.1': '[0,"user",null]' })
   await redis.admin.hset('wsg:{0}:r:big', { instance01: 1, '#': 1 })
   t.same(await backplane.members('big'), [{ connectionId: 'instance01.1', instanceId: 'instance01', userId: 'user', joinedAt: 0 }])
@@ -242,7 +242,7 @@ t.test('over a slow link clients that resume in many groups at once are given al
 t.test('over a slow link large messages are stored at the first try, and small ones do not wait behind them', async t => {
   const redis = await startRedis(t)
   const proxy = await startProxy(t, redis.port)
-  const instance = await startInstance(t, proxy.url, { groups: ['log other'] })
+  const instance = await startBackplane(t, proxy.url, { groups: ['log other'] })
   const { backplane, append } = instance
   proxy.limit(bytesPerSecond)
   const sending = new AbortController()
