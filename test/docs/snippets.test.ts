@@ -20,11 +20,12 @@ const pages = [
   'example-app/workspace/README.md'
 ]
 const snippets = pages.flatMap(page => snippetsOf(page, readPage(page)))
+const services = snippets.filter(({ kind }) => kind === 'serve') as [Snippet, Snippet]
 
 const folder = project()
 t.teardown(() => rmSync(folder, { recursive: true }))
 
-interface Running { readonly ended: Promise<number | null>, readonly output: string }
+interface Running { readonly ended: Promise<number | null>, readonly output: string, kill (signal: NodeJS.Signals): void }
 
 /** Starts a program with the package installed and nothing else; ends it with the test. */
 function start (t: Test, file: string, env: Readonly<Record<string, string>>): Running {
@@ -38,7 +39,7 @@ function start (t: Test, file: string, env: Readonly<Record<string, string>>): R
     child.kill('SIGKILL')
     await ended
   })
-  return { ended, get output () { return output } }
+  return { ended, get output () { return output }, kill: signal => { child.kill(signal) } }
 }
 
 t.test('every snippet compiles: strict, and with exact optional properties', async (t) => {
@@ -62,12 +63,13 @@ t.test('programs that end by themselves end well', async (t) => {
   }
 })
 
+t.test('every program that goes on has a test below', async (t) => {
+  t.strictSame(services.map(({ page }) => page), ['README.md', 'docs/operations.md'])
+})
+
 t.test('the service of the README does what the README says, on two instances', async (t) => {
   const redis = await startRedis(t)
-  const programs = snippets.filter(({ kind }) => kind === 'serve')
-  t.strictSame(programs.map(({ page }) => page), ['README.md'])
-  const [service] = programs as [Snippet]
-
+  const [service] = services
   const ports = [await freePort(), await freePort()] as const
   const file = writeProgram(service, folder)
   for (const port of ports) {
@@ -90,6 +92,17 @@ t.test('the service of the README does what the README says, on two instances', 
 
   const refused = await fetch(`http://localhost:${ports[0]}/ws/chat/lobby`, { headers: { authorization: 'Bearer no-token' } })
   t.not(refused.status, 200)
+})
+
+t.test('the service of docs/operations.md serves until it is told to end, and ends well', async (t) => {
+  const [, service] = services
+  const port = await freePort()
+  const code = service.code.replace('port: 3000', `port: ${port}`)
+  t.not(code, service.code, 'on a port of its own')
+  const running = start(t, writeProgram({ ...service, code }, folder), {})
+  await until(async () => (await fetch(`http://127.0.0.1:${port}/readyz`)).status === 200, { timeoutMs: 30_000 })
+  running.kill('SIGTERM')
+  t.equal(await running.ended, 0, { output: running.output })
 })
 
 t.test('the checks above find what they look for', async (t) => {
