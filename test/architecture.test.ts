@@ -37,7 +37,7 @@ const LAYERS: ReadonlyArray<readonly string[]> = [
 /** Inside `lib/backplane/redis/`: as the layers, but the rooms of one row know nothing of each other. */
 const REDIS_ROOMS: ReadonlyArray<readonly string[]> = [
   ['bytes-reader.ts', 'envelope-extensions.ts'],
-  ['envelope.ts', 'keys.ts', 'batching.ts', 'hash-tags.ts', 'stats.ts', 'problems.ts', 'state-report.ts', 'deployment.ts'],
+  ['envelope.ts', 'keys.ts', 'batching.ts', 'hash-tags.ts', 'stats.ts', 'problems.ts', 'state-report.ts', 'deployment.ts', 'decision.ts'],
   ['link/'],
   ['membership/', 'log/', 'streams/', 'publish.ts', 'claim.ts', 'parts.ts'],
   ['writer.ts', 'inbox.ts', 'cluster-way.ts', 'partition-instance.ts', 'partition-options.ts'],

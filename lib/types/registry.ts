@@ -250,6 +250,9 @@ export interface Publisher extends AsyncDisposable, Pick<Registry,
   members (group: string, options?: MembersOptions): Promise<readonly Member[] & { readonly cursor?: string | undefined }>
   /** As `Registry.presence`. */
   presence (group: string, options?: PageOptions): Promise<readonly PresenceEntry[] & { readonly cursor?: string | undefined }>
-  /** Closes the connection to Redis. Await your calls first: one that still waits is rejected. */
+  /**
+   * Waits for the calls that were made, also before there was a connection, and closes the connection to Redis. Calls that wait for answers
+   * of instances are rejected with WSG_CLOSED, and so are all that wait where Redis cannot be reached.
+   */
   close (): Promise<void>
 }

@@ -2,7 +2,10 @@ import t from 'tap'
 import Fastify from 'fastify'
 import websocketGroups, { createPublisher, type Registry } from '../../plugin.ts'
 import { redisCluster } from '../helpers/app.ts'
+import { watchMachine } from '../helpers/machine.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
+import { freePort } from '../helpers/ports.ts'
+import { startRedisCluster } from '../helpers/redis-cluster.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { startProxy } from '../helpers/tcp-proxy.ts'
 
@@ -59,6 +62,42 @@ t.test('close of a publisher waits for what was handed to it, and takes no more'
   await Promise.all([closed, publisher.close()])
   t.equal((await Promise.all(sent)).length, 50)
   t.equal((await instance.registry.history('late', { limit: 1_000 })).messages.length, 50)
+})
+
+t.test('close of a publisher waits for calls that were made before it was connected, and for what they write', async t => {
+  const cluster = await startRedisCluster(t, { masters: 1, replicas: 0 })
+  for (const [name, url] of [['single', redis.url], ['cluster', cluster.nodes[0]?.url ?? '']] as const) {
+    const publisher = createPublisher({ redis: url, operationTimeoutMs: 10_000 })
+    const sent = Array.from({ length: 100 }, async (_, n) => await publisher.broadcastToGroup('early', String(n)))
+    const closed = publisher.close()
+    await t.rejects(publisher.broadcastToGroup('early', 'x'), { code: 'WSG_CLOSED' })
+    await closed
+    t.equal((await Promise.all(sent)).length, 100, name)
+    await using reader = createPublisher({ redis: url })
+    const { messages } = await reader.history('early', { limit: 1_000 })
+    t.strictSame(messages.map(({ data }) => data), Array.from({ length: 100 }, (_, n) => String(n)), name)
+  }
+})
+
+t.test('close of a publisher that cannot use Redis ends its calls in time, with the reason', async t => {
+  await redis.admin.call('ACL', 'SETUSER', 'nothing', 'on', '>pw', '-@all', '+ping')
+  const mute = await startProxy(t, redis.port)
+  mute.blackhole(true)
+  const machine = watchMachine(t)
+  for (const [url, code, ms] of [
+    [redis.url.replace('//', '//nothing:other@'), 'WSG_REDIS_REFUSED', 2_000],
+    [redis.url.replace('//', '//nothing:pw@'), 'WSG_REDIS_REFUSED', 2_000],
+    [`redis://127.0.0.1:${await freePort()}`, 'WSG_CLOSED', 2_000],
+    [mute.url, /WSG_CLOSED|WSG_BACKPLANE_UNAVAILABLE/, 6_000]
+  ] as const) {
+    const publisher = createPublisher({ redis: url })
+    machine.restart()
+    const started = performance.now()
+    const calls = [t.rejects(publisher.broadcastToGroup('g', 'x'), { code }), t.rejects(publisher.groupCount('g'), { code })]
+    await publisher.close()
+    await Promise.all(calls)
+    machine.within(t, performance.now() - started, ms, 'close')
+  }
 })
 
 t.test('a call to several channels of which one is forbidden sends nothing, and says so', async t => {

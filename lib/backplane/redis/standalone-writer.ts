@@ -6,6 +6,7 @@ import type { Appended, AppendTarget, Backplane, Envelope, LogPage, LogPosition,
 import { claim } from './claim.ts'
 import { clusterWay } from './cluster-way.ts'
 import { ClusterWriter } from './cluster-writer.ts'
+import { Decision } from './decision.ts'
 import { Inbox } from './inbox.ts'
 import { Keys } from './keys.ts'
 import { clusterOf, clusterSource, type ClusterSource } from './link/cluster/source.ts'
@@ -46,12 +47,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   #way: Way
   #inbox: Inbox | undefined
   readonly #logger: FastifyBaseLogger | undefined
-  /** Resolves once it is known whether there is a Redis that can be used. */
-  readonly #decided = deferred()
-  #isDecided = false
-  #refusal: Error | undefined
-  /** Redis could be used once. */
-  #worked = false
+  readonly #decision: Decision
   #callsUnderWay = 0
   /** Tells `close` that the last call ended. */
   #lastEnded = (): void => {}
@@ -63,12 +59,13 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   constructor (options: StandaloneWriterOptions) {
     this.#options = options
     this.#logger = options.logger
+    this.#decision = new Decision(options.logger)
     const source = clusterSource(options.redis)
     this.#way = source === undefined ? this.#single(options.redis as RedisSource) : this.#cluster(source)
-    void withDeadline(this.#decided.promise, connectMs, () => {
+    void withDeadline(this.#decision.made, connectMs, () => {
       // A cluster is of use even when only a part of it can be reached.
       const refusal = new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', `Redis could not be reached within ${connectMs} ms`)
-      this.#decide(this.#way.usable ? undefined : refusal)
+      this.#decision.make(this.#way.usable ? undefined : refusal)
     })
   }
 
@@ -124,21 +121,21 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   }
 
   /**
-   * Takes no more calls, and waits for those that were made: each ends within its deadline.
+   * Takes no more calls, and waits for those that were made: each ends within its deadline. Those that wait for Redis are carried out once
+   * it is there; if it is not, they end soon after an attempt to connect failed.
    * @param finish runs first; only streams can be written meanwhile
    */
   async close (finish = async (): Promise<void> => {}): Promise<void> {
     if (this.#closed) return await this.#ended.promise
     this.#closed = true
-    // No usable Redis was found so far, so none of the waiting calls was sent.
-    if (!this.#isDecided || this.#refusal !== undefined) this.#end(new WebsocketGroupsError('WSG_CLOSED'))
+    if (this.#callsUnderWay > 0) await this.#decision.attempted(this.#options.operationTimeoutMs)
+    this.#decision.close(this.#way.usable)
     await finish()
     this.#finished = true
     if (this.#callsUnderWay > 0) await new Promise<void>(resolve => { this.#lastEnded = resolve })
     await this.#inbox?.close()
     this.#way.writer.close()
     await this.#way.close()
-    this.#end(new WebsocketGroupsError('WSG_CLOSED'))
     this.#ended.resolve()
   }
 
@@ -147,17 +144,12 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
     if (closed) throw new WebsocketGroupsError('WSG_CLOSED')
     this.#callsUnderWay++
     try {
-      await this.#decided.promise
-      if (this.#refusal !== undefined) throw this.#refusal
+      await this.#decision.made
+      if (this.#decision.refusal !== undefined) throw this.#decision.refusal
       return await call()
     } finally {
       if (--this.#callsUnderWay === 0) this.#lastEnded()
     }
-  }
-
-  #end (reason: Error): void {
-    this.#refusal = reason
-    this.#decided.resolve()
   }
 
   #single (redis: RedisSource): Way {
@@ -194,7 +186,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
     const { links, keys } = clusterWay(source, prefix, operationTimeoutMs, {
       changed: () => {
         // The first calls wait for all masters; later calls use those that can be reached.
-        if (!links.complete && (this.#refusal === undefined || !links.someUp)) return
+        if (!links.complete && (this.#decision.refusal === undefined || !links.someUp)) return
         void this.#check(async () => {
           const common = new Keys(prefix)
           await claim(links.common, common, keys.length)
@@ -224,10 +216,11 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
 
   #failed (error: Error): void {
     this.#logger?.debug({ err: error }, 'publisher: Redis link error')
+    this.#decision.failed()
     // Other masters of a cluster can still be used: calls to this one fail by themselves.
-    if (this.#worked && this.#way.usable) return
-    if (hasCode(error, 'WSG_REDIS_REFUSED', 'WSG_REDIS_UNSUPPORTED', 'WSG_OPTION_INVALID')) this.#decide(error)
-    else if (isFinal(error)) this.#decide(refused(error))
+    if (this.#decision.worked && this.#way.usable) return
+    if (hasCode(error, 'WSG_REDIS_REFUSED', 'WSG_REDIS_UNSUPPORTED', 'WSG_OPTION_INVALID')) this.#decision.make(error)
+    else if (isFinal(error)) this.#decision.make(refused(error))
   }
 
   /**
@@ -237,33 +230,21 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   async #check (look: () => Promise<Pick<Server, 'missing'>>): Promise<void> {
     try {
       const { missing } = await look()
-      this.#decide(missing.length === 0 || this.#worked ? undefined : refusedRights(missing))
+      this.#decision.make(missing.length === 0 || this.#decision.worked ? undefined : refusedRights(missing))
     } catch (error) {
       if (error instanceof ClusterModeError) return await this.#changeToCluster()
-      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED')) this.#decide(error as Error)
-      else this.#decide(isFinal(error as Error) && !this.#worked ? refused(error as Error) : undefined)
+      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED')) this.#decision.make(error as Error)
+      else this.#decision.make(isFinal(error as Error) && !this.#decision.worked ? refused(error as Error) : undefined)
     }
   }
 
   /** The server is a node of a cluster. */
   async #changeToCluster (): Promise<void> {
-    if (this.#closed) return
+    if (this.#decision.final) return
     const single = this.#way
     this.#way = this.#cluster(clusterOf(optionsOf(this.#options.redis as RedisSource)))
     single.writer.close()
     await single.close()
-  }
-
-  /** A later decision replaces an earlier one: Redis may come up after the first calls gave up. */
-  #decide (refusal: Error | undefined): void {
-    if (this.#closed) return
-    // Each new attempt to connect may fail in the same way.
-    const isNews = refusal !== undefined && refusal.message !== this.#refusal?.message
-    this.#refusal = refusal
-    this.#isDecided = true
-    this.#worked ||= refusal === undefined
-    if (isNews) this.#logger?.warn({ err: refusal }, 'publisher cannot use Redis')
-    this.#decided.resolve()
   }
 }
 
