@@ -91,6 +91,17 @@ t.test('a right that one master alone does not grant is named at boot, with that
   t.equal(one.registry.health().status, 'up')
 })
 
+t.test('a publisher that one master refused works as soon as it is given the right there', async t => {
+  const cluster = await startRedisCluster(t)
+  await setUser(cluster, 'worker', onCluster('worker'))
+  const [node] = cluster.nodes
+  await node?.admin.call('ACL', 'SETUSER', 'worker', '-rpush')
+  await using publisher = createPublisher({ redis: reach(cluster, 'worker') })
+  await t.rejects(publisher.broadcastToGroup('g', 'x'), { code: 'WSG_REDIS_REFUSED' })
+  await node?.admin.call('ACL', 'SETUSER', 'worker', '+rpush')
+  await until(async () => await publisher.broadcastToGroup('g', 'x').then(() => true, () => false))
+})
+
 t.test('a master that refuses a publisher later costs it the groups there alone', async t => {
   const cluster = await startRedisCluster(t, { args: ['--cluster-require-full-coverage', 'no'] })
   await setUser(cluster, 'worker', onCluster('worker'))

@@ -93,6 +93,23 @@ t.test('with the further rights that are documented for them publishers ask inst
   t.strictSame(denied.filter(entry => !/client\|set(info|name)/.test(String(entry))), [], 'Redis denied nothing')
 })
 
+t.test('a publisher that was refused works as soon as it is given the right, by the same connection', async t => {
+  const redis = await startRedis(t)
+  await setUser(redis, 'worker', publisherRights.filter(word => word !== '+rpush'))
+  await using publisher = createPublisher({ redis: urlOf(redis, 'worker') })
+  const say = async (): Promise<string> => {
+    return await publisher.broadcastToGroup('g', 'x').then(({ scope }) => scope, ({ code }) => code as string)
+  }
+  t.equal(await say(), 'WSG_REDIS_REFUSED')
+  const connections = async (): Promise<string | undefined> => {
+    return /total_connections_received:(\d+)/.exec(await redis.admin.info('stats'))?.[1]
+  }
+  const before = await connections()
+  await redis.admin.call('ACL', 'SETUSER', 'worker', '+rpush')
+  await until(async () => await say() === 'cluster')
+  t.equal(await connections(), before)
+})
+
 t.test('each right that is taken away is named at boot', async t => {
   const redis = await startRedis(t)
   for (const right of instanceRights.filter(word => word.startsWith('+'))) {

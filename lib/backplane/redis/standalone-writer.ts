@@ -19,6 +19,8 @@ import type { RevocationStore } from './membership/revocations.ts'
 import { RedisWriter } from './writer.ts'
 
 const connectMs = 5_000
+/** How soon a server that refused is looked at again (milliseconds). */
+const againMs = 1_000
 
 interface StandaloneWriterOptions {
   readonly redis: PublisherOptions['redis']
@@ -48,6 +50,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
   #inbox: Inbox | undefined
   readonly #logger: FastifyBaseLogger | undefined
   readonly #decision: Decision
+  #again: NodeJS.Timeout | undefined
   #callsUnderWay = 0
   /** Tells `close` that the last call ended. */
   #lastEnded = (): void => {}
@@ -130,6 +133,7 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
     this.#closed = true
     if (this.#callsUnderWay > 0) await this.#decision.attempted(this.#options.operationTimeoutMs)
     this.#decision.close(this.#way.usable)
+    clearTimeout(this.#again)
     await finish()
     this.#finished = true
     if (this.#callsUnderWay > 0) await new Promise<void>(resolve => { this.#lastEnded = resolve })
@@ -225,17 +229,24 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
 
   /**
    * The links work. Only a server that cannot be used at all is refused; any other failure, such as a right that is lost later, shows in
-   * the calls themselves.
+   * the calls themselves. While the server is refused it is looked at again and again: no connection ends when a right is given.
    */
   async #check (look: () => Promise<Pick<Server, 'missing'>>): Promise<void> {
+    const decision = this.#decision
     try {
       const { missing } = await look()
-      this.#decision.make(missing.length === 0 || this.#decision.worked ? undefined : refusedRights(missing))
+      decision.make(missing.length === 0 || decision.worked ? undefined : refusedRights(missing))
     } catch (error) {
       if (error instanceof ClusterModeError) return await this.#changeToCluster()
-      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED')) this.#decision.make(error as Error)
-      else this.#decision.make(isFinal(error as Error) && !this.#decision.worked ? refused(error as Error) : undefined)
+      const final = isFinal(error as Error)
+      if (hasCode(error, 'WSG_REDIS_UNSUPPORTED')) decision.make(error as Error)
+      else if (final && !decision.worked) decision.make(refused(error as Error))
+      // A look that failed says nothing about rights that were missing before.
+      else if (final || !hasCode(decision.refusal, 'WSG_REDIS_REFUSED')) decision.make(undefined)
     }
+    clearTimeout(this.#again)
+    if (decision.refusal === undefined || decision.final) return
+    this.#again = setTimeout(() => { if (this.#way.usable) void this.#check(look) }, againMs).unref()
   }
 
   /** The server is a node of a cluster. */

@@ -39,7 +39,8 @@ export async function checkServer (link: Link, keys: Keys, role: 'instance' | 'p
   const look = lookAt(link, keys, role)
   // Many partitions share a master.
   if (link.sharded) looks.set(master, { connection: master.connection, look })
-  look.catch(() => looks.delete(master))
+  // Rights may be given at any time: only a server with which all is well is not looked at again.
+  look.then(({ missing }) => { if (missing.length > 0) looks.delete(master) }, () => looks.delete(master))
   return await look
 }
 
