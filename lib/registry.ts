@@ -36,10 +36,16 @@ interface RegistryParts {
 /** What applications get as `app.registry`: the public methods and nothing else. */
 export class GroupRegistry extends ConnectionCalls implements Registry {
   readonly #parts: RegistryParts
+  readonly #instances: Instances
 
   constructor (parts: RegistryParts) {
     super(() => this.#open.commands)
     this.#parts = parts
+    this.#instances = {
+      on: (name, handler) => parts.commands.instances.on(name, handler),
+      emit: async (name, payload) => await this.#open.commands.instances.emit(name, payload),
+      ask: async (name, payload, options) => await this.#open.commands.instances.ask(name, payload, options)
+    }
   }
 
   get instanceId (): string {
@@ -47,7 +53,7 @@ export class GroupRegistry extends ConnectionCalls implements Registry {
   }
 
   get instances (): Instances {
-    return this.#parts.commands.instances
+    return this.#instances
   }
 
   async broadcastToGroup (group: string | readonly string[], data: Data, options?: BroadcastOptions): Promise<BroadcastResult> {

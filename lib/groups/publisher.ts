@@ -176,7 +176,9 @@ export class GroupPublisher extends ConnectionCalls implements Publisher {
     const envelope = this.#envelopes.message(targets, data, options)
     // This process has no connections that could get a local message.
     const scope = options.local === true ? 'local' : 'cluster'
-    const instances = scope === 'local' || targets.length === 0 ? 0 : await this.#backplane.publish(targets, envelope)
+    const nobody = scope === 'local' || targets.length === 0
+    if (nobody) this.#backplane.assertOpen()
+    const instances = nobody ? 0 : await this.#backplane.publish(targets, envelope)
     return await this.#reports.complete({ scope, localRecipients: 0, instances }, targets, options)
   }
 }

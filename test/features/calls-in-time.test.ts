@@ -29,23 +29,51 @@ const calls: Record<string, (registry: Registry) => Promise<unknown>> = {
   unblock: async registry => await registry.unblock({ userId: 'ann' }),
   groupCount: async registry => await registry.groupCount('g'),
   members: async registry => await registry.members('g'),
-  history: async registry => await registry.history('g')
+  history: async registry => await registry.history('g'),
+  presence: async registry => await registry.presence('g'),
+  'join of a user': async registry => await registry.join({ userId: 'ann' }, 'g'),
+  'leave of a user': async registry => await registry.leave({ userId: 'ann' }, 'g'),
+  'groups of a user': async registry => await registry.groups({ userId: 'ann' }),
+  'broadcastToGroup, to none': async registry => await registry.broadcastToGroup([], 'x'),
+  'broadcastToGroup, local': async registry => await registry.broadcastToGroup('g', 'x', { local: true }),
+  'broadcastToGroup, with a report': async registry => await registry.broadcastToGroup([], 'x', { report: true }),
+  'broadcastToAll, local': async registry => await registry.broadcastToAll('x', { local: true }),
+  'sendToUser, local': async registry => await registry.sendToUser('ann', 'x', { local: true }),
+  broadcastJson: async registry => await registry.broadcastJson('g', {}),
+  groupList: async registry => await registry.groupList(),
+  connectionCount: async registry => await registry.connectionCount(),
+  userCount: async registry => await registry.userCount(),
+  stream: async registry => registry.stream('g', 'one'),
+  stopStream: async registry => await registry.stopStream('g', 'one'),
+  readStream: async registry => await registry.readStream('g', 'one')
+}
+const callsOfInstances: typeof calls = {
+  emit: async registry => await registry.instances.emit('hello', {}),
+  ask: async registry => await registry.instances.ask('hello', {})
 }
 
 for (const [name, options] of [['Redis', { redis: redis.url }], ['memory', {}]] as const) {
   t.test(`calls before the application is ready and after it was closed have one answer each (${name})`, async t => {
     const app = Fastify()
     await app.register(websocketGroups, options)
-    for (const [call, run] of Object.entries(calls)) {
+    const all = Object.entries({ ...calls, ...callsOfInstances })
+    for (const [call, run] of all) {
       await t.rejects(run(app.registry), { code: 'WSG_BACKPLANE_UNAVAILABLE', message: /wait for app\.ready\(\)/ }, call)
     }
     t.strictSame([app.registry.all(), app.registry.count(), app.registry.health().ready], [[], 0, false])
     await app.ready()
     await app.close()
-    for (const [call, run] of Object.entries(calls)) await t.rejects(run(app.registry), { code: 'WSG_CLOSED' }, call)
+    for (const [call, run] of all) await t.rejects(run(app.registry), { code: 'WSG_CLOSED' }, call)
     t.strictSame([app.registry.all(), app.registry.count(), app.registry.health().status], [[], 0, 'closing'])
   })
 }
+
+t.test('all calls of a publisher that was closed are refused', async t => {
+  const publisher = createPublisher({ redis: redis.url })
+  await publisher.groupCount('g')
+  await publisher.close()
+  for (const [call, run] of Object.entries(calls)) await t.rejects(run(publisher as unknown as Registry), { code: 'WSG_CLOSED' }, call)
+})
 
 t.test('close of a publisher waits for what was handed to it, and takes no more', async t => {
   const cluster = await redisCluster(t, redis)

@@ -143,9 +143,14 @@ export class StandaloneWriter implements Pick<Required<Backplane>, Calls | 'clos
     this.#ended.resolve()
   }
 
+  /** @throws {WebsocketGroupsError} WSG_CLOSED */
+  assertOpen (closed = this.#closed): void {
+    if (closed) throw new WebsocketGroupsError('WSG_CLOSED')
+  }
+
   /** @throws {WebsocketGroupsError} WSG_CLOSED, why Redis cannot be used, and what the call throws */
   async #run<T> (call: () => Promise<T>, closed = this.#closed): Promise<T> {
-    if (closed) throw new WebsocketGroupsError('WSG_CLOSED')
+    this.assertOpen(closed)
     this.#callsUnderWay++
     try {
       await this.#decision.made
