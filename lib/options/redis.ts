@@ -3,8 +3,9 @@ import { invalid, isKeyText, isLiteral, isObject, keyText, property, show, type 
 export const redisRule: Rule = {
   allowed: 'a URL (redis:// or rediss://), the path of a Unix socket, ioredis options, an ioredis client, an ioredis Cluster, ' +
     'or { cluster: [nodes], options? } (may be left out for the plugin, which then keeps everything in memory)',
+  // ioredis takes a path that begins with two slashes for the address of a host, which a URL names by redis://.
   // Accept no instances of other classes: a client of another Redis package would pass for options, and lead to a Redis at localhost.
-  accepts: value => typeof value === 'string' ? /^(rediss?:\/\/.|\/.)/.test(value) : isRedisClient(value) || isLiteral(value),
+  accepts: value => typeof value === 'string' ? /^(rediss?:\/\/.|\/[^/])/.test(value) : isRedisClient(value) || isLiteral(value),
   secret: true
 }
 
