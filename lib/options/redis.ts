@@ -21,7 +21,10 @@ export function checkCluster (redis: unknown): void {
   }
   if (!isObject(redis)) return
   const { cluster, options, ...others } = redis as Readonly<Record<string, unknown>>
-  if (cluster === undefined) return checkNatMap(others.natMap, 'redis.natMap')
+  if (cluster === undefined) {
+    checkSentinels(others)
+    return checkNatMap(others.natMap, 'redis.natMap')
+  }
   if (!Array.isArray(cluster) || cluster.length === 0) {
     throw invalid(`redis.cluster must be an array of at least one node, got ${show(cluster)}`)
   }
@@ -49,6 +52,17 @@ function checkClusterOptions (options: unknown): void {
   }
 }
 
+/** Of `sentinels` without any, or without the name of their master, ioredis tells in a plain error, and others lead to localhost. */
+function checkSentinels ({ sentinels, name }: Readonly<Record<string, unknown>>): void {
+  if (sentinels === undefined || sentinels === null) return
+  if (!Array.isArray(sentinels) || sentinels.length === 0 || !sentinels.every(isHost)) {
+    throw invalid(`redis.sentinels must be an array of at least one { host, port }, got ${show(sentinels)}`)
+  }
+  if (typeof name !== 'string' || name === '') {
+    throw invalid(`redis.name must be the name that the sentinels have for the master, got ${show(name)}`)
+  }
+}
+
 /** ioredis ignores a `natMap` that it cannot use: all nodes would then be looked for at addresses that cannot be reached from here. */
 function checkNatMap (natMap: unknown, name: string): void {
   if (natMap === undefined || natMap === null || typeof natMap === 'function') return
@@ -69,6 +83,11 @@ export function isAddress (value: unknown): value is { readonly host: string, re
 function isNode (node: unknown): boolean {
   if (typeof node === 'string') return /^(rediss?:\/\/.|[^/]+$)/.test(node) && isReadable(urlOf(node))
   if (typeof node === 'number') return isPort(node)
+  return isHost(node)
+}
+
+/** Whether this is `{ host, port }`, of which each may be left out. */
+function isHost (node: unknown): boolean {
   return isObject(node) && isAddress({ host: property(node, 'host') ?? '127.0.0.1', port: property(node, 'port') ?? 6379 })
 }
 

@@ -224,6 +224,18 @@ t.test('a natMap or redisOptions of another type are refused, where ioredis woul
   t.match(refusal({ redis: given }), /natMap of the cluster must be/, 'of a client that was given')
 })
 
+t.test('sentinels need the name of their master, and are addresses', async t => {
+  const sentinels = [{ host: 'host', port: 26379 }, { host: 'other' }]
+  for (const redis of [{ sentinels, name: 'one' }, { sentinels: null, host: 'host' }]) {
+    t.equal(resolveOptions({ redis } as never).redis, redis)
+  }
+  for (const name of [undefined, null, '', 5]) t.match(refusal({ redis: { sentinels, name } }), /redis\.name must be the name that/)
+  for (const wrong of [[], 'host:26379', {}, ['host:26379'], [null], [{ host: 'host', port: 'x' }]]) {
+    t.match(refusal({ redis: { sentinels: wrong, name: 'one' } }), /redis\.sentinels must be an array of at least one \{ host, port \}/)
+  }
+  t.match(refusalOf(resolvePublisherOptions, { redis: { sentinels } }), { code: 'WSG_OPTION_INVALID' })
+})
+
 t.test('redis and backplane exclude each other', async t => {
   const backplane = new MemoryBackplane()
   t.equal(resolveOptions({ backplane }).backplane, backplane)
