@@ -52,7 +52,7 @@ function rightsOfInstances (keys: Keys): Right[] {
     ['hget', generations, instance], ['hset', generations, instance, '1'], ['hdel', generations, instance], ['pexpire', generations, '1'],
     ['hset', members, 'id', ''], ['hdel', members, 'id'], ['hlen', members], ['hkeys', members], ['pexpire', members, '1'],
     ['unlink', members],
-    ['hmget', counts, '#'], ['hset', counts, '#', '1'], ['hdel', counts, instance], ['hincrby', counts, '#', '1'], ['pexpire', counts, '1'],
+    ['hmget', counts, '#'], ['hset', counts, '#', '1'], ['hdel', counts, instance], ['pexpire', counts, '1'],
     ['del', counts],
     ['sadd', index, ''], ['srem', index, ''], ['smembers', index], ['sscan', index, '0'], ['scard', index], ['sismember', index, ''],
     ['pexpire', index, '1'], ['scan', '0'],
@@ -62,8 +62,7 @@ function rightsOfInstances (keys: Keys): Right[] {
     ['hset', user, instance, '1'], ['hget', user, instance], ['hdel', user, instance], ['hgetall', user], ['hlen', user],
     ['pexpire', user, '1'],
     ['zadd', blocked, '1', ''], ['zrem', blocked, ''], ['zremrangebyscore', blocked, '-inf', '1'], ['zcard', blocked],
-    ['zscore', blocked, ''],
-    ['zrevrange', blocked, '0', '0'], ['zrangebyscore', blocked, '-inf', '1'], ['pexpireat', blocked, '1']
+    ['zscore', blocked, ''], ['zrangebyscore', blocked, '-inf', '1'], ['pttl', blocked], ['pexpire', blocked, '1']
   ]
 }
 

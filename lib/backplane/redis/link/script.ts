@@ -36,6 +36,17 @@ export function luaPermitPublish (channel: string): string {
   return `if not redis.acl_check_cmd('PUBLISH', ${channel}, '') then error('NOPERM this user may not run PUBLISH ' .. ${channel}) end`
 }
 
+/**
+ * Lua: ends the script with an error when the Redis user may not run one of these commands, each given as Lua for its words: for those that
+ * come after the first write. Redis before 7.0 cannot tell.
+ */
+export function luaPermitted (...commands: readonly string[]): string {
+  const checks = commands.map(words => {
+    return `if not redis.acl_check_cmd(${words}) then error('NOPERM this user may not run ' .. table.concat({${words}}, ' ', 1, 2)) end`
+  })
+  return `if redis.acl_check_cmd then\n  ${checks.join('\n  ')}\nend`
+}
+
 /** Lua: `now` is the time of Redis in milliseconds. */
 export const luaNow = `
 local time = redis.call('TIME')

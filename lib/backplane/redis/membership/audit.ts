@@ -4,7 +4,7 @@ import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import { isWrongType } from '../link/reply-errors.ts'
 import { luaInteger, Script } from '../link/script.ts'
-import { safetyTtlMs } from './scripts.ts'
+import { luaUncount, safetyTtlMs } from './scripts.ts'
 
 /** The most groups that one look compares; the next look goes on with the others. A group costs Redis about a microsecond. */
 const groupsPerBeat = 256
@@ -56,13 +56,15 @@ return ghosts
  * KEYS 1 members there  2 counts  3 instances  4 leases.  ARGV 1 that instance's id
  * Returns how many members were removed.
  */
-const removeGhost = new Script(`
+export const removeGhost = new Script(`
 if redis.call('HGET', KEYS[3], ARGV[1]) or redis.call('ZSCORE', KEYS[4], ARGV[1]) then return 0 end
-local members = tonumber(redis.call('HGET', KEYS[2], ARGV[1])) or 0
-if members > 0 then
-  if redis.call('HINCRBY', KEYS[2], '#', -members) <= 0 then redis.call('DEL', KEYS[2]) else redis.call('HDEL', KEYS[2], ARGV[1]) end
-end
+local stored = redis.call('HMGET', KEYS[2], ARGV[1], '#')
+local members = tonumber(stored[1]) or 0
 redis.call('UNLINK', KEYS[1])
+if stored[1] then
+  local total = (tonumber(stored[2]) or 0) - members
+    ${luaUncount('KEYS[2]', 'ARGV[1]')}
+end
 return members
 `)
 

@@ -1,31 +1,35 @@
 import { maxBlocks, type Block } from '../../backplane.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { luaInteger, luaNow, Script } from '../link/script.ts'
+import { luaInteger, luaNow, luaPermitted, Script } from '../link/script.ts'
 import { mending } from '../link/mending.ts'
 
 /*
- * The list has an entry with an empty name, which ends with the latest of all blocks that were ever in the list. So where that entry is
- * missing, Redis lost the list, or all its blocks have ended; unblocking never removes the entry.
+ * The list has a mark: an entry with an empty name that outlasts all blocks, and that unblocking never removes. So where the mark is
+ * missing, Redis lost the list, or all its blocks have ended.
  */
+
+/** The score of the mark is the time when the list was made and this (milliseconds): later than any block ends. */
+const markMs = '1000000000000000'
 
 /**
  * Adds a name to the list of blocks, or removes it. The key expires with its last entry.
  * KEYS 1 list.  ARGV 1 name  2 milliseconds, 0 to remove it  3 how many names at most
- * Returns 1, or 0 when the list is full.
+ * Returns 0 when the list is full, else 1.
  */
 export const setBlock = new Script(`${luaInteger}
-local forMs, most = integer(2, 0), integer(3, 1)${luaNow}
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-if forMs == 0 then redis.call('ZREM', KEYS[1], ARGV[1])
-elseif redis.call('ZCARD', KEYS[1]) > most and not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0
-else
-  local ends = now + forMs
-  redis.call('ZADD', KEYS[1], ends, ARGV[1])
-  if ends > tonumber(redis.call('ZSCORE', KEYS[1], '') or 0) then redis.call('ZADD', KEYS[1], ends, '') end
+local list, name, forMs, most = KEYS[1], ARGV[1], integer(2, 0), integer(3, 1)${luaNow}
+${luaPermitted("'PEXPIRE', list, 1")}
+local left, mark = redis.call('PTTL', list), redis.call('ZSCORE', list, '')
+-- Begins with a write that needs no memory: a full Redis may refuse the first write of a script, but none after it.
+redis.call('ZREMRANGEBYSCORE', list, '-inf', now)
+if forMs == 0 then
+  redis.call('ZREM', list, name)
+  return 1
 end
-local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-if last[2] then redis.call('PEXPIREAT', KEYS[1], last[2]) end
+if redis.call('ZCARD', list) > most and not redis.call('ZSCORE', list, name) then return 0 end
+redis.call('ZADD', list, now + forMs, name, mark or now + ${markMs}, '')
+if left < forMs then redis.call('PEXPIRE', list, forMs) end
 return 1
 `)
 

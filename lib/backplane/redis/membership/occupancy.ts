@@ -4,7 +4,7 @@ import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import { hashes, mending } from '../link/mending.ts'
-import { luaInteger, luaNow, Script } from '../link/script.ts'
+import { luaInteger, luaNow, luaPermitted, Script } from '../link/script.ts'
 import { safetyTtlMs } from './scripts.ts'
 
 /** Names per call: a call of the script holds up everything else in Redis. */
@@ -29,6 +29,7 @@ end`
  * reads come before it: a key of another type must not end the script when some changes are recorded already.
  */
 const luaRecord = `
+${luaPermitted("'SADD', KEYS[1], ''", "'SREM', KEYS[1], ''", "'SET', KEYS[2], ''")}
 local changes, any = {}, false
 for k = first, #ARGV do
   local change = present[k] and redis.call('SADD', KEYS[1], ARGV[k]) or -redis.call('SREM', KEYS[1], ARGV[k])

@@ -2,7 +2,7 @@ import type { Revocation } from '../../backplane.ts'
 import { formatPosition, parsePosition } from '../../position.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
-import { luaInteger, luaNow, Script } from '../link/script.ts'
+import { luaInteger, luaNow, luaPermitted, Script } from '../link/script.ts'
 import { hashes, mending } from '../link/mending.ts'
 
 /** How many names are remembered of each group. */
@@ -30,11 +30,13 @@ local function at (text) return tonumber(string.match(text or '', '^%d+')) or 0 
 local function keep (name, text)
   if at(redis.call('HGET', key, name)) <= at(text) then redis.call('HSET', key, name, text) end
 end
+${luaPermitted("'HSET', key, '', ''", "'PEXPIRE', key, 1", "'HGETALL', key")}
+local left, known = redis.call('PTTL', key), redis.call('HLEN', key)
 -- Begins with a write that needs no memory: a full Redis may refuse the first write of a script, but none after it.
 redis.call('HDEL', key, '')
 for i = 5, #ARGV do keep(ARGV[i], entry) end
-if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
-if redis.call('HLEN', key) <= most then return 0 end
+if left < ttl then redis.call('PEXPIRE', key, ttl) end
+if known + #ARGV - 4 <= most or redis.call('HLEN', key) <= most then return 0 end
 local fields, entries = redis.call('HGETALL', key), {}
 for i = 1, #fields, 2 do
   if fields[i] ~= ARGV[3] then entries[#entries + 1] = {fields[i], fields[i + 1], at(fields[i + 1])} end

@@ -4,6 +4,18 @@ import { luaInteger, luaNow, Script } from '../link/script.ts'
 export const safetyTtlMs = 86_400_000
 
 /**
+ * Lua: takes an instance out of the counts of a group, in which `total` members are left. The sum and its own count change together: if
+ * what follows is refused, a repetition subtracts nothing again.
+ */
+export function luaUncount (counts: string, id: string): string {
+  return `if total <= 0 then redis.call('DEL', ${counts})
+    else
+      redis.call('HSET', ${counts}, ${id}, 0, '#', total)
+      redis.call('HDEL', ${counts}, ${id})
+    end`
+}
+
+/**
  * Stores changes of the members that one instance has in some groups, and corrects the total of each group by the difference. Idempotent:
  * what it leaves behind depends on the members alone, not on how often or in which order it ran.
  * KEYS 1 index  2 generations, then members and counts of each group
@@ -45,12 +57,7 @@ for k = 3, #keys, 2 do
     end
   else
     absent[#absent + 1] = group
-    if total > 0 then
-      call('HSET', counts, '#', total)
-      call('HDEL', counts, me)
-    else
-      call('DEL', counts)
-    end
+    ${luaUncount('counts', 'me')}
   end
 end
 if #present > 0 then call('SADD', keys[1], unpack(present)) end
@@ -77,8 +84,9 @@ local function add (id)
   -- Without a record (evicted) the generation is unknown: whichever wrote the memberships, its lease is over.
   local state, generation, nonce = string.match(redis.call('HGET', KEYS[2], id) or '', '^(%u)(%d+):(.*)$')
   if not state then generation = '9007199254740991' end
-  -- Begins with a write that needs no memory: a full Redis may refuse the first write of a script, but none after it.
-  redis.call('ZREM', KEYS[1], id)
+  -- Begins with a write that needs no memory, and that changes nothing: a full Redis may refuse the first write of a script, but none
+  -- after it.
+  redis.call('ZREM', KEYS[1], '')
   if state == 'A' then redis.call('HSET', KEYS[2], id, 'X' .. generation .. ':' .. nonce) end
   redis.call('ZADD', KEYS[1], now + claim, id)
   out[#out + 1] = id
@@ -164,9 +172,11 @@ if generation > mine then return {-1, 0, 0} end
 local whole, removed, groups = redis.call('SREM', KEYS[1], ''), 0, 0
 for k = 3, #KEYS, 2 do
   local counts = KEYS[k]
-  local members = tonumber(redis.call('HGET', counts, ARGV[1])) or 0
-  if members > 0 then
-    if redis.call('HINCRBY', counts, '#', -members) <= 0 then redis.call('DEL', counts) else redis.call('HDEL', counts, ARGV[1]) end
+  local stored = redis.call('HMGET', counts, ARGV[1], '#')
+  if stored[1] then
+    local members = tonumber(stored[1]) or 0
+    local total = (tonumber(stored[2]) or 0) - members
+    ${luaUncount('counts', 'ARGV[1]')}
     removed = removed + members
   end
   redis.call('UNLINK', KEYS[k + 1])
@@ -192,8 +202,8 @@ if not record then redis.call('ZREM', KEYS[1], ARGV[1]) return 3 end
 local state, generation, nonce = string.match(record, '^(%u)(%d+):(.*)$')
 if state == 'A' or generation ~= ARGV[2] then return 0 end
 if state == 'X' then
-  -- Begins with a write that needs no memory: a full Redis may refuse the first write of a script, but none after it.
-  redis.call('ZREM', KEYS[1], ARGV[1])
+  -- As in a claim.
+  redis.call('ZREM', KEYS[1], '')
   redis.call('HSET', KEYS[2], ARGV[1], 'F' .. generation .. ':' .. nonce)
   redis.call('ZADD', KEYS[1], now + again, ARGV[1])
   return 1

@@ -1,4 +1,4 @@
-import { luaInteger, luaPermitPublish, Script } from '../link/script.ts'
+import { luaInteger, luaPermitted, Script } from '../link/script.ts'
 
 /** Lua: `now()` is the time of Redis in milliseconds; a function, as most calls need no time. */
 const luaNowWhenAsked = `
@@ -20,9 +20,7 @@ export const writeStream = new Script(`${luaInteger}${luaNowWhenAsked}
 if #ARGV ~= 14 then error('expected 14 arguments, got ' .. #ARGV) end
 local text, head, index = KEYS[1], KEYS[2], KEYS[3]
 local at, keep, silentAfter, most = integer(3, 0), integer(7, 1), integer(9, 0), integer(12, 1)
-if redis.acl_check_cmd then
-  ${luaPermitPublish('ARGV[13]')}
-end
+${luaPermitted("'PUBLISH', ARGV[13], ''")}
 local known = redis.call('HMGET', head, 'epoch', 'state', 'beat')
 local silent = function () return now() - tonumber(known[3]) > silentAfter end
 local renew, isNew = ARGV[8] == '1', false
@@ -42,6 +40,13 @@ end
 local length = isNew and 0 or redis.call('STRLEN', text)
 if length < at then return 'lost' end
 local rest, beat = string.sub(ARGV[4], length - at + 1), renew and now()
+-- Of a call that only appends, the append is the first write and the message the second.
+if renew or length == 0 or ARGV[5] ~= '' then
+  ${luaPermitted(
+    "'HSET', head, '', ''", "'DEL', text", "'APPEND', text, ''", "'PEXPIRE', head, 1", "'PEXPIRE', text, 1", "'PEXPIRE', index, 1",
+    "'PTTL', index", "'ZADD', index, 1, ''", "'ZREMRANGEBYSCORE', index, 0, 0"
+  )}
+end
 if isNew then
   redis.call('HSET', head, 'epoch', ARGV[1], 'head', ARGV[2], 'state', '', 'end', '')
   redis.call('DEL', text)
