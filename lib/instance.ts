@@ -226,7 +226,7 @@ export class Instance {
   }
 
   #asLocalInstance (): LocalInstance {
-    const { instanceId, metrics, metrics: { tracing }, hub, logs, cache, presence, gate, occupancy } = this.#parts
+    const { instanceId, metrics, metrics: { tracing }, hub, logs, cache, presence, gate, occupancy, blocks } = this.#parts
     return {
       instanceId,
       label: this.#options.instanceLabel ?? '',
@@ -251,6 +251,8 @@ export class Instance {
         presence.announceResync()
         occupancy.recheck()
       },
+      blocks: () => blocks.held(),
+      blocksLost: () => { void blocks.reload() },
       stateChanged: () => this.#stateChanged()
     }
   }

@@ -59,6 +59,10 @@ export interface LocalInstance {
   logged (group: string): boolean
   /** This instance removed memberships of a dead instance; the other instances do not know yet. */
   membersLost? (): void
+  /** The blocks that this instance knows of and that last: for a backplane that puts back by itself what its store lost. */
+  blocks? (): Iterable<Block>
+  /** The list of blocks is another one than `Backplane.blocks` told of last: this instance asks again. */
+  blocksLost? (): void
   /** Runs `read`, which reads missed messages from the log of a group: in a span if the application traces. */
   repairing? <Result> (group: string, read: () => Promise<Result>): Promise<Result>
   /** Called on every change of `state`, after it changed. */

@@ -201,6 +201,7 @@ class Failures {
       gap: (...told) => tell('gap', () => local.gap(...told)),
       returned: (...told) => tell('returned', () => local.returned?.(...told)),
       membersLost: () => tell('membersLost', () => local.membersLost?.()),
+      blocksLost: () => tell('blocksLost', () => local.blocksLost?.()),
       stateChanged: () => tell('stateChanged', () => local.stateChanged())
     }
   }

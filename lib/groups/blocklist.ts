@@ -55,6 +55,13 @@ export class Blocklist {
     return this.#ends.size
   }
 
+  /** The blocks that last. */
+  held (): Block[] {
+    this.#sweep()
+    const now = this.#now()
+    return Array.from(this.#ends, ([name, end]) => ({ name, leftMs: Math.ceil(end - now) }))
+  }
+
   /**
    * Whether the identity is blocked now.
    * @throws {WebsocketGroupsError} WSG_IDENTITY_INVALID
@@ -144,10 +151,7 @@ export class Blocklist {
 
   /** All instances put back the same blocks with the same ends, so it does not matter which of them is last. */
   async #putBack (): Promise<void> {
-    const now = this.#now()
-    await Promise.all(Array.from(this.#ends, async ([name, end]) => {
-      if (end > now) await this.#backplane.block(name, Math.ceil(end - now))
-    }))
+    await Promise.all(this.held().map(async ({ name, leftMs }) => await this.#backplane.block(name, leftMs)))
   }
 
   /** Forgets the blocks that are over. */

@@ -3,7 +3,7 @@ import t from 'tap'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import type { Script } from '../../lib/backplane/redis/link/script.ts'
 import { removeGhost } from '../../lib/backplane/redis/membership/audit.ts'
-import { setBlock } from '../../lib/backplane/redis/membership/blocks.ts'
+import { restoreBlocks, setBlock } from '../../lib/backplane/redis/membership/blocks.ts'
 import { settleGroups } from '../../lib/backplane/redis/membership/occupancy.ts'
 import { revoke } from '../../lib/backplane/redis/membership/revocations.ts'
 import { beat, claimDead, markReaped, reap, syncMembers } from '../../lib/backplane/redis/membership/scripts.ts'
@@ -59,6 +59,7 @@ const settle = (call: string, ...groups: string[]): Call => [
 const cases: ReadonlyArray<readonly [name: string, before: readonly Call[], call: Call]> = [
   ['the first block', [], block('u:eve', 60_000)],
   ['a later block', [block('u:eve', 60_000)], block('u:bob', 120_000)],
+  ['blocks that are put back', [block('u:eve', 60_000)], [restoreBlocks, [keys.blocks], [10, 'u:bob', 60_000, 'u:cid', 120_000]]],
   ['an unblock', [block('u:eve', 60_000)], block('u:eve', 0)],
   ['the first who is put out', [], putOut('s:a')],
   ['one too many who are put out', [putOut('s:a', 's:b', 's:c')], putOut('s:d')],

@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { Envelope, GapReason, LocalInstance, LogPosition } from '../backplane.ts'
+import type { Block, Envelope, GapReason, LocalInstance, LogPosition } from '../backplane.ts'
 import type { Member } from '../../types.ts'
 
 /** The instance as one of many partitions sees it: with the groups of that partition alone. */
@@ -37,6 +37,10 @@ export class PartitionInstance implements Required<LocalInstance> {
   logged (group: string): boolean { return this.#local.logged(group) }
 
   membersLost (): void { this.#local.membersLost?.() }
+
+  blocks (): Iterable<Block> { return this.#local.blocks?.() ?? [] }
+
+  blocksLost (): void { this.#local.blocksLost?.() }
 
   async repairing<Result> (group: string, read: () => Promise<Result>): Promise<Result> {
     return await (this.#local.repairing?.(group, read) ?? read())

@@ -102,7 +102,7 @@ export class Partition {
     const audit = new Audit(command, keys, local, options.leaseMs, beatsPerLook)
     this.members = new MemberReconciler(command, store, this.lease, local, audit, report)
     this.users = new UserCounts(command, keys, this.lease, local, beatsPerLook)
-    this.blocks = new BlockStore(command, keys)
+    this.blocks = new BlockStore(command, keys, local, this.lease)
     this.clock = new RedisClock(command)
     this.occupancy = new OccupancyStore(command, keys)
     this.#parts = [this.lease, this.members, this.subscriptions, this.#followers]
