@@ -17,7 +17,8 @@ export function luaUncount (counts: string, id: string): string {
 
 /**
  * Stores changes of the members that one instance has in some groups, and corrects the total of each group by the difference. Idempotent:
- * what it leaves behind depends on the members alone, not on how often or in which order it ran.
+ * what it leaves behind depends on the members alone, not on how often or in which order it ran. A full Redis takes no additions, which
+ * the call then fails with; removals are made all the same.
  * KEYS 1 index  2 generations, then members and counts of each group
  * ARGV 1 instance id  2 generation  3 safety TTL (ms), then of each group:
  *      its name, number of additions, number of removals, connection id and record of each addition,
@@ -34,20 +35,30 @@ if last ~= #args then error('expected ' .. last .. ' arguments, got ' .. #args) 
 local newest = toNumber(call('HGET', keys[2], me) or '0')
 if newest == 0 or newest > mine then return -1 end
 if newest < mine then call('HSET', keys[2], me, mine) end
-local at, present, absent, extended = 4, {}, {}, false
+-- The additions to all groups come first: a full Redis may refuse the first write of a script, but none after it.
+local at, refused = 4, nil
 for k = 3, #keys, 2 do
-  local members, counts = keys[k], keys[k + 1]
-  local group, additions, removals = args[at], toNumber(args[at + 1]), toNumber(args[at + 2])
-  at = at + 3
-  if additions > 0 then call('HSET', members, unpack(args, at, at + 2 * additions - 1)) end
-  at = at + 2 * additions
-  if removals > 0 then call('HDEL', members, unpack(args, at, at + removals - 1)) end
-  at = at + removals
+  local additions = toNumber(args[at + 1])
+  if additions > 0 and not refused then
+    local reply = redis.pcall('HSET', keys[k], unpack(args, at + 3, at + 2 + 2 * additions))
+    refused = type(reply) == 'table' and reply
+    if refused and not string.find(refused.err, 'OOM', 1, true) then return refused end
+  end
+  at = at + 3 + 2 * additions + toNumber(args[at + 2])
+end
+at = 4
+local present, absent, extended = {}, {}, false
+for k = 3, #keys, 2 do
+  local members, counts, group = keys[k], keys[k + 1], args[at]
+  local first, removals = at + 3 + 2 * toNumber(args[at + 1]), toNumber(args[at + 2])
+  at = first + removals
+  if removals > 0 then call('HDEL', members, unpack(args, first, at - 1)) end
   local now = call('HLEN', members)
   local stored = call('HMGET', counts, me, '#')
   local before = toNumber(stored[1]) or 0
   local total = (toNumber(stored[2]) or 0) + now - before
-  if now > 0 then
+  if refused and removals == 0 then -- Nothing of this group was changed.
+  elseif now > 0 then
     present[#present + 1] = group
     if now ~= before then call('HSET', counts, me, now, '#', total) end
     if before == 0 or before == now then
@@ -70,7 +81,7 @@ if extended then
   call('PEXPIRE', keys[1], ttl)
   call('PEXPIRE', keys[2], ttl)
 end
-return 0
+return refused or 0
 `)
 
 /** An instance expects the leases of others to be at most this many times as long as its own. */

@@ -7,7 +7,7 @@ import type { Keys } from '../keys.ts'
 import type { Lease } from './lease.ts'
 import { hashes, mending } from '../link/mending.ts'
 import type { Link } from '../link/port.ts'
-import { luaInteger, luaNow, Script } from '../link/script.ts'
+import { luaInteger, luaNow, luaPermitted, Script } from '../link/script.ts'
 
 /** Users per call: a call of the script holds up everything else in Redis. */
 const batchSize = 128
@@ -21,7 +21,8 @@ const maxLeft = 10_000
 
 /**
  * Stores how many connections users have on this instance, and adds up those on the other living ones. An instance whose lease is over, or
- * was claimed for cleaning up, does not live: its counts are removed.
+ * was claimed for cleaning up, does not live: its counts are removed. A full Redis takes no counts, which the call then fails with; those
+ * of users that left are removed all the same.
  * KEYS 1 leases  2 instances, then the counts of each user
  * ARGV 1 instance id  2 TTL (ms), then this instance's count of each user
  * Returns how many connections each has elsewhere.
@@ -30,13 +31,19 @@ export const storeUsers = new Script(`${luaInteger}
 if #ARGV ~= #KEYS then error('expected ' .. #KEYS .. ' arguments, got ' .. #ARGV) end
 integer(2, 1)
 for k = 3, #KEYS do integer(k, 0) end${luaNow}
-local elsewhere = {}
+${luaPermitted("'PEXPIRE', KEYS[3], 1", "'HDEL', KEYS[3], ''")}
+local elsewhere, refused = {}, nil
+-- These come first: a full Redis may refuse the first write of a script, but none after it.
 for k = 3, #KEYS do
-  if ARGV[k] == '0' then redis.call('HDEL', KEYS[k], ARGV[1])
-  else
-    redis.call('HSET', KEYS[k], ARGV[1], ARGV[k])
-    redis.call('PEXPIRE', KEYS[k], ARGV[2])
+  if ARGV[k] ~= '0' and not refused then
+    local reply = redis.pcall('HSET', KEYS[k], ARGV[1], ARGV[k])
+    refused = type(reply) == 'table' and reply
+    if refused and not string.find(refused.err, 'OOM', 1, true) then return refused end
+    if not refused then redis.call('PEXPIRE', KEYS[k], ARGV[2]) end
   end
+end
+for k = 3, #KEYS do
+  if ARGV[k] == '0' then redis.call('HDEL', KEYS[k], ARGV[1]) end
   -- Most users are on one instance alone.
   local here = ARGV[k] == '0' and 0 or 1
   local sum, counts = 0, redis.call('HLEN', KEYS[k]) > here and redis.call('HGETALL', KEYS[k]) or {}
@@ -50,7 +57,7 @@ for k = 3, #KEYS do
   end
   elsewhere[k - 2] = sum
 end
-return elsewhere
+return refused or elsewhere
 `)
 
 /** What the counts need of this instance. */
