@@ -218,6 +218,26 @@ t.test('the count of a user that Redis refused is stored by a later beat', async
   await until(async () => await b.backplane.syncUser('ann') === 2, { timeoutMs: 10_000, what: '2 connections to be counted' })
 })
 
+t.test('each of thousands of groups and users whose key was evicted or deleted is written anew within a beat', async t => {
+  const redis = await startRedis(t)
+  const local = await new Local({ redis: redis.url, leaseMs: 15_000, operationTimeoutMs: 5_000, joinTimeoutMs: 5_000 }).start(t)
+  const names = Array.from({ length: 3_000 }, (_, n) => `${n}`)
+  await Promise.all(names.map(async name => {
+    local.users.set(name, 1)
+    await Promise.all([local.join(name, `${local.instanceId}.${name}`), local.backplane.syncUser(name)])
+  }))
+  const lost = names.filter((_, n) => n % 300 === 0)
+  const keys = lost.flatMap(name => [`wsg:{0}:r:${name}`, `wsg:{0}:m:${name}:${local.instanceId}`, `wsg:{0}:u:${name}`])
+  const beats = async (): Promise<number> => Number(await redis.admin.zscore('wsg:{0}:live', local.instanceId))
+  // The look of one beat may be half done already, that of the next one is not.
+  for (let beat = await beats(), n = 0; n < 2; n++) {
+    if (n === 1) await redis.admin.del(...keys)
+    await until(async () => await beats() > beat, { timeoutMs: 10_000, what: 'a beat' })
+    beat = await beats()
+  }
+  await until(async () => await redis.admin.exists(...keys) === keys.length, { timeoutMs: 3_500, what: 'all keys, before the next beat' })
+})
+
 t.test('members of an instance that nobody knows are removed by one with more groups than one look compares', async t => {
   const redis = await startRedis(t)
   const local = await new Local({ redis: redis.url, leaseMs }).start(t)

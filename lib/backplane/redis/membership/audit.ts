@@ -6,8 +6,10 @@ import { isWrongType } from '../link/reply-errors.ts'
 import { luaInteger, Script } from '../link/script.ts'
 import { luaUncount, safetyTtlMs } from './scripts.ts'
 
-/** The most groups that one look compares; the next look goes on with the others. A group costs Redis about a microsecond. */
-const groupsPerBeat = 256
+/** The most groups that one look compares; the next look goes on with the others. */
+const groupsPerBeat = 10_000
+/** How many groups are compared at once: what others ask of Redis, and what this process has to do, comes between. */
+const groupsPerStep = 256
 /** Every how many rounds members of unknown instances are looked for. */
 const roundsPerGhostHunt = 2
 /** Groups that differ are compared again after this many milliseconds. */
@@ -96,8 +98,8 @@ export class Audit {
   }
 
   /**
-   * Called when a beat was sent: all reads leave with it. Looks at the next groups and resolves with those that differ, except those that
-   * are about to be written, as `changing` tells. Never rejects: a later look finds them again.
+   * Called when a beat was sent: the first reads leave with it. Looks at the next groups and resolves with those that differ, except those
+   * that are about to be written, as `changing` tells. Never rejects: a later look finds them again.
    */
   async next (generation: number, changing: (group: string) => boolean): Promise<string[]> {
     if (this.#beats++ % this.#beatsPerLook !== 0) return []
@@ -111,15 +113,13 @@ export class Audit {
     }
     const groups = this.#left.splice(0, groupsPerBeat)
     try {
-      const [first] = await Promise.all([this.#differing(groups, generation, changing), this.#hunting ? this.#hunt(groups) : undefined])
-      if (first.length === 0) return []
+      const first = await this.#compare(groups, generation, changing, this.#hunting)
+      if (first.length === 0 || this.#closed) return []
       // A connection is in its group in the hub a moment before its membership is handed over to be written.
       await new Promise<void>(resolve => { setTimeout(resolve, secondLookMs) })
       if (this.#closed) return []
-      return await this.#differing(first, generation, changing)
+      return await this.#compare(first, generation, changing, false)
     } catch (error) {
-      // Another program wrote one of their keys: whoever writes them anew finds which.
-      if (isWrongType(error)) return groups
       this.#local.log.debug({ err: error }, 'memberships could not be compared with what is stored')
       return []
     }
@@ -132,6 +132,26 @@ export class Audit {
 
   get #hunting (): boolean {
     return this.#rounds % roundsPerGhostHunt === 1
+  }
+
+  /** Resolves with the groups that differ, step after step. */
+  async #compare (
+    groups: readonly string[], generation: number, changing: (group: string) => boolean, hunting: boolean
+  ): Promise<string[]> {
+    const differing: string[] = []
+    let at = 0
+    do {
+      const some = groups.slice(at, at += groupsPerStep)
+      try {
+        const [found] = await Promise.all([this.#differing(some, generation, changing), hunting ? this.#hunt(some) : undefined])
+        differing.push(...found)
+      } catch (error) {
+        if (!isWrongType(error)) throw error
+        // Another program wrote one of their keys: whoever writes them anew finds which.
+        differing.push(...some)
+      }
+    } while (at < groups.length && !this.#closed)
+    return differing
   }
 
   /**

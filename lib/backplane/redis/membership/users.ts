@@ -12,7 +12,9 @@ import { luaInteger, luaNow, luaPermitted, Script } from '../link/script.ts'
 /** Users per call: a call of the script holds up everything else in Redis. */
 const batchSize = 128
 /** The most users that one look compares; the next look goes on with the others. */
-const usersPerBeat = 256
+const usersPerBeat = 10_000
+/** How many users are compared at once: what others ask of Redis, and what this process has to do, comes between. */
+const usersPerStep = 256
 /** TTL of the counts of a user (milliseconds). Instances store theirs again once an hour, and remove those of dead instances then, too. */
 const ttlMs = 7_500_000
 /** How long (milliseconds), and for how many users, a leave is remembered: a replica is rarely further behind. */
@@ -147,19 +149,24 @@ export class UserCounts {
     if (this.#dirty.size > 0) this.#schedule()
     if (this.#closed || this.#beats++ % this.#beatsPerLook !== 0) return
     if (this.#unseen.length === 0) this.#unseen = [...this.#stored]
-    const users = this.#unseen.splice(0, usersPerBeat).filter(userId => this.#stored.has(userId) && !this.#dirty.has(userId))
-    if (users.length === 0) return
     try {
-      const keys = users.map(userId => this.#keys.user(userId))
-      const counts = await mending(this.#link, () => hashes(keys), async () => await this.#link.run(async redis => {
-        return await Promise.all(keys.map(async key => await redis.hget(key, this.#local.instanceId)))
-      }))
-      const lost = users.filter((_, at) => counts[at] === null)
-      for (const userId of lost) this.#dirty.add(userId)
-      if (lost.length > 0) this.#schedule()
+      for (const users of chunks(this.#unseen.splice(0, usersPerBeat), usersPerStep)) await this.#compare(users)
     } catch (error) {
       this.#local.log.debug({ err: error }, 'counts of users could not be compared with what is stored')
     }
+  }
+
+  /** Stores the counts of these users again that Redis lost. */
+  async #compare (some: readonly string[]): Promise<void> {
+    const users = some.filter(userId => this.#stored.has(userId) && !this.#dirty.has(userId))
+    if (users.length === 0 || this.#closed) return
+    const keys = users.map(userId => this.#keys.user(userId))
+    const counts = await mending(this.#link, () => hashes(keys), async () => await this.#link.run(async redis => {
+      return await Promise.all(keys.map(async key => await redis.hget(key, this.#local.instanceId)))
+    }))
+    const lost = users.filter((_, at) => counts[at] === null)
+    for (const userId of lost) this.#dirty.add(userId)
+    if (lost.length > 0) this.#schedule()
   }
 
   /** Removes this instance's counts from Redis. */
