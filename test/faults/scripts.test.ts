@@ -13,6 +13,8 @@ import { revoke } from '../../lib/backplane/redis/membership/revocations.ts'
 import { beat, claimDead, markReaped, reap, syncMembers, unregister } from '../../lib/backplane/redis/membership/scripts.ts'
 import { storeUsers } from '../../lib/backplane/redis/membership/users.ts'
 import { writeStream } from '../../lib/backplane/redis/streams/scripts.ts'
+import type { Member } from '../../plugin.ts'
+import { Local } from '../helpers/local-instance.ts'
 import { startRedis } from '../helpers/redis.ts'
 import { envelope as envelopeOf } from './log-rig.ts'
 
@@ -368,33 +370,52 @@ t.test('a full Redis takes no new members and no counts of users, whatever stand
   await redis.admin.flushall()
   t.teardown(async () => await redis.admin.config('SET', 'maxmemory', '0'))
   await redis.admin.hset(keys.generations, id, 1)
-  const groups = ['left', 'grown', 'mixed', 'new']
+  // Groups with additions come first, as the store sends them.
+  const groups = ['grown', 'mixed', 'new', 'left']
   const names = [keys.index(id), keys.generations, ...groups.flatMap(group => [keys.members(group, id), keys.counts(group)])]
   const head = [id, 1, 60_000]
-  const before = ['left', 1, 0, 'a', '[]', 'grown', 1, 0, 'a', '[]', 'mixed', 1, 0, 'a', '[]', 'new', 0, 0]
-  const after = ['left', 0, 1, 'a', 'grown', 1, 0, 'b', '[]', 'mixed', 1, 1, 'b', '[]', 'a', 'new', 1, 0, 'a', '[]']
+  const before = ['grown', 1, 0, 'a', '[]', 'mixed', 1, 0, 'a', '[]', 'new', 0, 0, 'left', 1, 0, 'a', '[]']
+  const after = ['grown', 1, 0, 'b', '[]', 'mixed', 1, 1, 'b', '[]', 'a', 'new', 1, 0, 'a', '[]', 'left', 0, 1, 'a']
   const counts = async (): Promise<unknown> => await Promise.all(groups.map(async group => await redis.admin.hget(keys.counts(group), '#')))
   await run(syncMembers, names, [...head, ...before])
-  t.strictSame(await counts(), ['1', '1', '1', null])
+  t.strictSame(await counts(), ['1', '1', null, '1'])
   const users = [keys.leases, keys.instances, ...['ann', 'bob', 'cid'].map(user => keys.user(user))]
   await run(storeUsers, users, [id, 60_000, 1, 0, 1])
   const online = async (): Promise<unknown> => await Promise.all(users.slice(2).map(async user => await redis.admin.hget(user, id)))
   await redis.admin.config('SET', 'maxmemory', '1')
   for (let n = 0; n < 2; n++) {
     await t.rejects(run(syncMembers, names, [...head, ...after]), { message: /OOM/ })
-    t.strictSame(await counts(), [null, '1', null, null], 'who left is gone, nobody came')
+    t.strictSame(await counts(), ['1', null, null, null], 'who left is gone, nobody came')
     t.strictSame((await redis.admin.smembers(keys.index(id))).sort(), ['grown'])
     await t.rejects(run(storeUsers, users, [id, 60_000, 0, 1, 2]), { message: /OOM/ })
     t.strictSame(await online(), [null, null, '1'])
   }
-  t.equal(await run(syncMembers, names, [...head, 'left', 0, 1, 'a', 'grown', 0, 1, 'a', 'mixed', 0, 0, 'new', 0, 0]), 0)
+  t.equal(await run(syncMembers, names, [...head, 'grown', 0, 1, 'a', 'mixed', 0, 0, 'new', 0, 0, 'left', 0, 1, 'a']), 0)
   t.strictSame(await run(storeUsers, users, [id, 60_000, 0, 0, 0]), [0, 0, 0])
   t.strictSame([await counts(), await online()], [[null, null, null, null], [null, null, null]])
   await redis.admin.config('SET', 'maxmemory', '0')
   t.equal(await run(syncMembers, names, [...head, ...after]), 0)
-  t.strictSame(await counts(), [null, '1', '1', '1'])
+  t.strictSame(await counts(), ['1', '1', '1', null])
   t.strictSame(await run(storeUsers, users, [id, 60_000, 0, 1, 2]), [0, 0, 0])
   t.strictSame(await online(), [null, '1', '2'])
+})
+
+t.test('so does an instance where somebody leaves and somebody else joins at once', async t => {
+  await redis.admin.flushall()
+  t.teardown(async () => await redis.admin.config('SET', 'maxmemory', '0'))
+  const local = new class extends Local {
+    left = false
+    override member (name: string, connectionId: string): Member | undefined {
+      return name === 'left' && this.left ? undefined : super.member(name, connectionId)
+    }
+  }({ redis: redis.url })
+  await local.start(t)
+  const connectionId = `${local.instanceId}.1`
+  await local.join('left', connectionId)
+  await redis.admin.config('SET', 'maxmemory', '1')
+  local.left = true
+  await Promise.allSettled([local.backplane.syncMember('left', connectionId), local.join('grown', connectionId)])
+  t.strictSame(await redis.admin.exists(keys.counts('left'), keys.counts('grown')), 0)
 })
 
 t.test('a full Redis takes no new streams, and lets the dead be claimed and marked', async t => {

@@ -19,7 +19,8 @@ export function luaUncount (counts: string, id: string): string {
  * Stores changes of the members that one instance has in some groups, and corrects the total of each group by the difference. Idempotent:
  * what it leaves behind depends on the members alone, not on how often or in which order it ran. A full Redis takes no additions, which
  * the call then fails with; removals are made all the same.
- * KEYS 1 index  2 generations, then members and counts of each group
+ * KEYS 1 index  2 generations, then members and counts of each group; those with additions come first, as a full Redis may refuse the first
+ *      write of a script, but none after it
  * ARGV 1 instance id  2 generation  3 safety TTL (ms), then of each group:
  *      its name, number of additions, number of removals, connection id and record of each addition,
  *      connection id of each removal
@@ -35,24 +36,19 @@ if last ~= #args then error('expected ' .. last .. ' arguments, got ' .. #args) 
 local newest = toNumber(call('HGET', keys[2], me) or '0')
 if newest == 0 or newest > mine then return -1 end
 if newest < mine then call('HSET', keys[2], me, mine) end
--- The additions to all groups come first: a full Redis may refuse the first write of a script, but none after it.
-local at, refused = 4, nil
+local at, present, absent, extended, refused = 4, {}, {}, false, false
 for k = 3, #keys, 2 do
-  local additions = toNumber(args[at + 1])
+  local members, counts = keys[k], keys[k + 1]
+  local group, additions, removals = args[at], toNumber(args[at + 1]), toNumber(args[at + 2])
+  at = at + 3
   if additions > 0 and not refused then
-    local reply = redis.pcall('HSET', keys[k], unpack(args, at + 3, at + 2 + 2 * additions))
+    local reply = redis.pcall('HSET', members, unpack(args, at, at + 2 * additions - 1))
     refused = type(reply) == 'table' and reply
     if refused and not string.find(refused.err, 'OOM', 1, true) then return refused end
   end
-  at = at + 3 + 2 * additions + toNumber(args[at + 2])
-end
-at = 4
-local present, absent, extended = {}, {}, false
-for k = 3, #keys, 2 do
-  local members, counts, group = keys[k], keys[k + 1], args[at]
-  local first, removals = at + 3 + 2 * toNumber(args[at + 1]), toNumber(args[at + 2])
-  at = first + removals
-  if removals > 0 then call('HDEL', members, unpack(args, first, at - 1)) end
+  at = at + 2 * additions
+  if removals > 0 then call('HDEL', members, unpack(args, at, at + removals - 1)) end
+  at = at + removals
   local now = call('HLEN', members)
   local stored = call('HMGET', counts, me, '#')
   local before = toNumber(stored[1]) or 0

@@ -171,8 +171,9 @@ export class MemberStore {
     if (call.groups.length > 0) yield call.groups
   }
 
-  async #call (generation: number, groups: readonly GroupChange[]): Promise<boolean> {
+  async #call (generation: number, changed: readonly GroupChange[]): Promise<boolean> {
     const { instanceId } = this.#local
+    const groups = changed.length === 1 ? changed : additionsFirst(changed)
     const hashes = groups.flatMap(({ group }) => [this.#keys.members(group, instanceId), this.#keys.counts(group)])
     const keys = [this.#keys.index(instanceId), this.#keys.generations, ...hashes]
     const changes = groups.flatMap(({ group, additions, removals }) => {
@@ -201,6 +202,10 @@ export class MemberStore {
       ...hashes(groups.flatMap(group => [this.#keys.members(group, instanceId), this.#keys.counts(group)]))
     ], call)
   }
+}
+
+function additionsFirst (groups: readonly GroupChange[]): GroupChange[] {
+  return [...groups.filter(({ additions }) => additions.length > 0), ...groups.filter(({ additions }) => additions.length === 0)]
 }
 
 /** The changes that go to Redis in one call. */
