@@ -25,6 +25,8 @@ export function precheckUpgrades (gate: Gate, metrics: Metrics): onRequestHookHa
     if (!request.ws || isForOperators(request)) return done()
     copyParams(request)
     const refusal = gate.precheck(addressOf(request))
+    // The application answers for paths that it has no route for.
+    if (refusal === undefined && request.is404) metrics.upgradeRefused(request.raw, 'noRoute')
     done(refusal === undefined ? undefined : refused(request, reply, refusal, metrics))
   }
 }

@@ -45,11 +45,7 @@ export function upgradeGuard (
       metrics.upgradeRefused(request.raw, 'noRoute')
       return done(new WebsocketGroupsError('WSG_NO_WEBSOCKET_ROUTE'))
     }
-    if (ready) {
-      // The application answers for paths that it has no route for.
-      if (request.is404) metrics.upgradeRefused(request.raw, 'noRoute')
-      return done()
-    }
+    if (ready) return done()
     const closing = registry.health().status === 'closing'
     if (!closing && isForOperators(request)) return done()
     metrics.upgradeRefused(request.raw)

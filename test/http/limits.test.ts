@@ -112,7 +112,7 @@ t.test('upgrades that no route or no token stands behind use up nothing of upgra
   await open()
   await open('ann')
   t.strictSame(await refusal('/ws/room', 'ann'), [503, 'WSG_REFUSED', 1])
-  t.match(stats(), { refusedUpgradeRate: 1, refusedUnauthorized: 20, upgradesRefused: 21 })
+  t.match(stats(), { refusedUpgradeRate: 1, refusedUnauthorized: 20, refusedNoRoute: 20, upgradesRefused: 41 })
 })
 
 t.test('what is admitted is given back however it ends', async t => {

@@ -211,13 +211,18 @@ t.test('nobody is asked while nobody looks', async (t) => {
   const cluster = memoryCluster()
   const [a, b] = [await start(t, cluster, 'a'), await start(t, cluster, 'b')]
   let asked = 0
-  const { receive } = b.registry.instances as unknown as { receive: (...args: unknown[]) => unknown }
-  Object.assign(b.registry.instances, { receive: (...args: unknown[]) => { asked++; return receive.apply(b.registry.instances, args) } })
+  const describe = b.registry.describe.bind(b.registry)
+  t.intercept(b.registry, 'describe', {
+    value: () => {
+      asked++
+      return describe()
+    }
+  })
   const viewer = connect(t, `${a.url}/admin/realtime/live`, { headers: { authorization: login } })
   await until(() => viewer.messages.length > 2)
   t.ok(asked > 0)
   await viewer.close()
-  await until(() => a.registry.count() === 0)
+  await until(() => a.registry.stats().connections === 0)
   // A round may be under way.
   let before = 0
   await until(() => {
@@ -235,7 +240,7 @@ t.test('a page that is loaded again gets new reports, not only the latest one', 
   const first = look()
   await first.next()
   await first.close()
-  await until(() => a.registry.count() === 0)
+  await until(() => a.registry.stats().connections === 0)
   const second = look()
   const [round, later] = [await second.next(), await second.next()].map(frame => (JSON.parse(String(frame)) as { round: number }).round)
   t.ok(later !== undefined && round !== undefined && later > round, `rounds ${round} and ${later}`)
@@ -260,7 +265,7 @@ t.test('who closed while nobody looked is not called silent to those who look ag
   const first = look()
   await until(() => frame(first.messages.at(-1))?.list.found === 2)
   await first.close()
-  await until(() => a.registry.count() === 0)
+  await until(() => a.registry.stats().connections === 0)
   await b.app.close()
   await new Promise(resolve => setTimeout(resolve, 1_000))
   const second = look()

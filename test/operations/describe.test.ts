@@ -49,13 +49,17 @@ t.test('no secret is in it, wherever it stood', async (t) => {
   const ways = [
     { redis: `redis://${hidden}:${hidden}@db:6380/2?password=${hidden}` },
     { redis: `redis://:${hidden}@db:6379#${hidden}` },
-    { redis: { host: 'db', password: hidden, sentinels: [{ host: 's', port: 1 }], sentinelPassword: hidden, tls: { key: hidden } } },
+    {
+      redis: {
+        host: 'db', password: hidden, name: 'main', sentinels: [{ host: 's', port: 1 }], sentinelPassword: hidden, tls: { key: hidden }
+      }
+    },
     { redis: client },
     { redis: `redis://${hidden}/x@db:6379` },
     { redis: `redis://:a/${hidden}@db:6379/0` },
     { redis: `redis://db:6379/${hidden}` },
     { redis: { host: `${hidden}@db`, port: 6379 } },
-    { redis: { host: 'db', sentinels: [{ host: hidden }], tls: { key: hidden, cert: hidden, pfx: Buffer.from(hidden) } } },
+    { redis: { host: 'db', name: 'main', sentinels: [{ host: hidden }], tls: { key: hidden, cert: hidden, pfx: Buffer.from(hidden) } } },
     { redis: { cluster: [`redis://:${hidden}@db:7000`], options: { password: hidden } } },
     { memberInfo: Object.assign(() => hidden, { hidden }) },
     { tracing: { run: () => hidden as never, inject: () => hidden, delivered () {}, token: hidden } },
