@@ -89,6 +89,7 @@ overflow-wrap: anywhere } thead th { white-space: nowrap; font-size: 13px }
 td:last-child, th:last-child { text-align: right; padding-right: 0 } .texts td:last-child, .texts th:last-child { text-align: left }
 .instances { font-variant-numeric: tabular-nums } .instances td, .instances th { vertical-align: top; padding-right: 12px }
 .instances td:last-child, .instances thead th:last-child { text-align: left; padding-right: 0 }
+.instances td:nth-child(n + 3) { overflow-wrap: normal }
 small { display: block; font-size: 12px; font-weight: 400; color: GrayText } .bad small { color: inherit }
 @media (max-width: 800px) {
   :is(.instances, .people, .messages) thead { position: absolute; clip-path: inset(50%); width: 1px; height: 1px; overflow: hidden }
