@@ -36,15 +36,19 @@ export function luaPermitPublish (channel: string): string {
   return `if not redis.acl_check_cmd('PUBLISH', ${channel}, '') then error('NOPERM this user may not run PUBLISH ' .. ${channel}) end`
 }
 
+/** Lua: `permit` ends the script if the Redis user may not run a command. Redis before 7.0 cannot tell. */
+export const luaPermit = `
+local permitted = redis.acl_check_cmd
+local function permit (...)
+  if not permitted(...) then error('NOPERM this user may not run ' .. table.concat({...}, ' ', 1, 2)) end
+end`
+
 /**
  * Lua: ends the script with an error when the Redis user may not run one of these commands, each given as Lua for its words: for those that
- * come after the first write. Redis before 7.0 cannot tell.
+ * come after the first write.
  */
 export function luaPermitted (...commands: readonly string[]): string {
-  const checks = commands.map(words => {
-    return `if not redis.acl_check_cmd(${words}) then error('NOPERM this user may not run ' .. table.concat({${words}}, ' ', 1, 2)) end`
-  })
-  return `if redis.acl_check_cmd then\n  ${checks.join('\n  ')}\nend`
+  return `if redis.acl_check_cmd then${luaPermit}\n  ${commands.map(words => `permit(${words})`).join('\n  ')}\nend`
 }
 
 /** Lua: `now` is the time of Redis in milliseconds. */

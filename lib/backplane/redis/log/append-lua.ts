@@ -60,7 +60,10 @@ if epoch and sent and #sent == 18 then
   if sequence >= last then there = stored end
 end`
 
-/** Ends the script when the Redis user lacks the right to one of the writes. Takes `permit`, `meta` and `list`. */
+/**
+ * Ends the script when the Redis user lacks the right to one of the writes. The right to publish is checked at each call, these at the
+ * first call of a publisher. Takes `permit`, `meta` and `list`.
+ */
 export const luaPermitWrites = `
 permit('HSET', meta, '', '')
 permit('PEXPIRE', meta, 1)
@@ -70,16 +73,6 @@ permit('PEXPIRE', list, 1)
 permit('LPOP', list, 1)
 permit('LTRIM', list, 0, -1)
 permit('LRANGE', list, 0, -1)`
-
-/**
- * Lua: `permit` ends the script if the Redis user may not run a command. The right to publish is checked at each call, the rights to write
- * at the first call of a publisher. Redis before 7.0 cannot tell.
- */
-export const luaPermit = `
-local permitted = redis.acl_check_cmd
-local function permit (...)
-  if not permitted(...) then error('NOPERM this user may not run ' .. table.concat({...}, ' ', 1, 2)) end
-end`
 
 /**
  * Writes to one log. The first write fails when Redis is full. It is taken back when the second one fails: because a right was lost since

@@ -1,6 +1,6 @@
 import { luaPlaceHead } from '../envelope-extensions.ts'
-import { luaInteger, luaPermitPublish, Script } from '../link/script.ts'
-import { luaHead, luaPermit, luaPermitWrites, luaResent, luaSettle, luaStore } from './append-lua.ts'
+import { luaInteger, luaPermit, luaPermitPublish, Script } from '../link/script.ts'
+import { luaHead, luaPermitWrites, luaResent, luaSettle, luaStore } from './append-lua.ts'
 import { luaDiffering } from './settings.ts'
 
 /** How long an idempotency key is remembered. */

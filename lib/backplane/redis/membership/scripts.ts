@@ -16,6 +16,16 @@ export function luaUncount (counts: string, id: string): string {
 }
 
 /**
+ * Lua: runs a command that a full Redis may refuse: then `refused` is its error, for the script to return once it has removed what it
+ * should remove. Any other error ends the script.
+ */
+export function luaAdd (words: string): string {
+  return `local reply = redis.pcall(${words})
+    refused = type(reply) == 'table' and reply
+    if refused and not string.find(refused.err, 'OOM', 1, true) then return refused end`
+}
+
+/**
  * Stores changes of the members that one instance has in some groups, and corrects the total of each group by the difference. Idempotent:
  * what it leaves behind depends on the members alone, not on how often or in which order it ran. A full Redis takes no additions, which
  * the call then fails with; removals are made all the same.
@@ -42,9 +52,7 @@ for k = 3, #keys, 2 do
   local group, additions, removals = args[at], toNumber(args[at + 1]), toNumber(args[at + 2])
   at = at + 3
   if additions > 0 and not refused then
-    local reply = redis.pcall('HSET', members, unpack(args, at, at + 2 * additions - 1))
-    refused = type(reply) == 'table' and reply
-    if refused and not string.find(refused.err, 'OOM', 1, true) then return refused end
+    ${luaAdd("'HSET', members, unpack(args, at, at + 2 * additions - 1)")}
   end
   at = at + 2 * additions
   if removals > 0 then call('HDEL', members, unpack(args, at, at + removals - 1)) end

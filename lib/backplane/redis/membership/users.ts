@@ -8,6 +8,7 @@ import type { Lease } from './lease.ts'
 import { hashes, mending } from '../link/mending.ts'
 import type { Link } from '../link/port.ts'
 import { luaInteger, luaNow, luaPermitted, Script } from '../link/script.ts'
+import { luaAdd } from './scripts.ts'
 
 /** Users per call: a call of the script holds up everything else in Redis. */
 const batchSize = 128
@@ -38,9 +39,7 @@ local elsewhere, refused = {}, nil
 -- These come first: a full Redis may refuse the first write of a script, but none after it.
 for k = 3, #KEYS do
   if ARGV[k] ~= '0' and not refused then
-    local reply = redis.pcall('HSET', KEYS[k], ARGV[1], ARGV[k])
-    refused = type(reply) == 'table' and reply
-    if refused and not string.find(refused.err, 'OOM', 1, true) then return refused end
+    ${luaAdd("'HSET', KEYS[k], ARGV[1], ARGV[k]")}
     if not refused then redis.call('PEXPIRE', KEYS[k], ARGV[2]) end
   end
 end
