@@ -28,7 +28,7 @@ const jobs = 3 * availableParallelism()
 /** These files wait most. Some of them at any time, beside others, keep all cores busy until the end. */
 const waiting = /^test[/\\]faults[/\\]/
 /** As in .taprc. */
-const timeoutSeconds = 300
+const timeoutSeconds = 600
 
 function finish ({ passed = 0, failed = 0, skipped = 0 }) {
   if (process.env.CI && skipped > 0) {
