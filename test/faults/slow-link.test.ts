@@ -170,8 +170,8 @@ t.test('over a slow link long streams of tokens are read in parts, while appends
   const { backplane } = instance
   // The end of a part may come in the midst of a character.
   const store = async (id: number, epoch: string, characters: number): Promise<void> => {
-    await redis.admin.set(`wsg:{0}:st:3:big:${id}`, 'x' + '\u{1f600}'.repeat(characters))
-    await redis.admin.hset(`wsg:{0}:sh:3:big:${id}`, { epoch, head: '{"by":"x"}', state: 'done', end: '{}', beat: '1' })
+    await redis.admin.multi().set(`wsg:{0}:st:3:big:${id}`, 'x' + '\u{1f600}'.repeat(characters))
+      .hset(`wsg:{0}:sh:3:big:${id}`, { epoch, head: '{"by":"x"}', state: 'done', end: '{}', beat: '1' }).exec()
   }
   const count = 6
   for (let id = 0; id < count; id++) await store(id, 'first', 250_000)
