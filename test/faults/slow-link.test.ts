@@ -118,19 +118,23 @@ for (const [name, rate, groupCount, shared, turnBytes] of [
     repairing.abort()
     const during = await pacing
     const bytes = backplane.stats().bulkBytes ?? 0
+    const { deniedMs } = machine
+    const answerBytes = bytes / (backplane.stats().bulkReads ?? 0)
     const share = bytes / (rate * tookMs / 1_000)
     t.comment(`${name}: ${Math.round(tookMs)} ms, ${Math.round(100 * share)} % of the link, ` +
-      `broadcasts ${before.median.toFixed(1)} ms before and ${during.median.toFixed(1)} ms meanwhile (${during.count})`)
+      `broadcasts ${before.median.toFixed(1)} ms before and ${during.median.toFixed(1)} ms meanwhile (${during.count}), ` +
+      `${Math.round(answerBytes)} bytes an answer`)
     t.ok(own, 'by a connection of its own')
     // A faster link waits for this machine, not the machine for the link.
     if (rate < 10_000_000) {
       // What is read in turns is so small that the next request is a fifth of the time under way.
       machine.within(t, tookMs, bytes / ((turnBytes === undefined ? 0.8 : 0.6) * rate) * 1_000, 'the link is used')
-      const deniedMs = machine.deniedMs / during.count
-      t.ok(during.median < 2 * before.median + 5 + deniedMs, `broadcasts take ${before.median} ms, and ${during.median} ms meanwhile`)
+      const limit = 2 * before.median + 5 + deniedMs / during.count
+      t.ok(during.median < limit, `broadcasts take ${before.median} ms, and ${during.median} ms meanwhile`)
     }
     // The turn of another connection would take as long as any answer up to that size, but others wait for half of it on average.
-    if (turnBytes !== undefined) t.ok(bytes / (backplane.stats().bulkReads ?? 0) < turnBytes / 2, 'answers are smaller than a turn')
+    // On a busy machine answers wait for this process, which looks like a longer way to Redis: there, larger answers are right.
+    if (turnBytes !== undefined) t.ok(answerBytes < turnBytes / 2 * (1 + deniedMs / tookMs), 'answers are smaller than a turn')
     t.ok(bytes < 1.2 * groupCount * 100 * size, 'hardly anything was read twice')
     t.strictSame(local.gaps, [])
     t.match(backplane.stats(), { redisTimeouts: 0, bulkReadsFailed: 0, leasesLost: 0 })
