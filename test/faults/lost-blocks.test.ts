@@ -20,6 +20,16 @@ async function knows (instances: readonly TestInstance[], blocked: number): Prom
   await until(all, { timeoutMs: 10_000, what: `${blocked} blocks` })
 }
 
+/** Ends the connections to Redis, and waits until these instances have new ones. */
+async function cut ({ redis }: RedisCluster, instances: readonly TestInstance[]): Promise<void> {
+  const reconnects = (): number[] => instances.map(({ registry }) => registry.stats().redisReconnects ?? 0)
+  const before = reconnects()
+  await redis.admin.client('KILL', 'TYPE', 'NORMAL')
+  const back = (): boolean => reconnects().every((count, at) => count > (before[at] ?? 0)) &&
+    instances.every(({ registry }) => registry.health().status === 'up')
+  await until(back, { timeoutMs: 10_000, what: 'new connections' })
+}
+
 t.test('a list of blocks that was evicted or deleted is put back within a beat, for instances that start later, too', async t => {
   const cluster = await redisCluster(t, undefined, { leaseMs })
   const [a, b] = [await cluster.start(), await cluster.start()]
@@ -48,13 +58,12 @@ for (const by of ['an instance', 'a publisher']) {
     await cluster.redis.admin.del(list)
     await (by === 'a publisher' ? publisher : a.registry).block({ userId: 'bob' }, { forMs })
     const late = await cluster.start()
-    await cluster.redis.admin.client('KILL', 'TYPE', 'NORMAL')
+    await cut(cluster, [a, b, late])
     await knows([a, b, late], 2)
     await until(async () => (await listed(cluster)).join() === 'u:bob,u:eve', { timeoutMs: 10_000, what: 'both to be listed' })
     await knows([a, b, late, await cluster.start()], 2)
     await b.registry.unblock({ userId: 'eve' })
-    await cluster.redis.admin.client('KILL', 'TYPE', 'NORMAL')
-    await until(() => [a, b].every(({ registry }) => registry.health().status === 'up'))
+    await cut(cluster, [a, b, late])
     await new Promise(resolve => { setTimeout(resolve, leaseMs) })
     t.strictSame(await listed(cluster), ['u:bob'])
     await knows([a, b, late], 1)

@@ -29,8 +29,10 @@ t.test('an instance that stalls for longer than its lease is reaped; when it wak
 
   process.kill(stalled.pid, 'SIGSTOP')
   await Promise.all([sleep(7_000), exactWithin(t, machine, 6_500, 'for the others, which count without it,', others, { groups: rooms })])
-  const reaped = await Promise.all(others.map(async one => (await one.ask('stats')).instancesReaped ?? 0))
-  t.equal(reaped.reduce((sum, count) => sum + count), 1, 'one of them did it')
+  const stats = await Promise.all(others.map(async one => await one.ask('stats')))
+  const sum = (name: 'instancesReaped' | 'leasesLost'): number => stats.reduce((total, one) => total + (one[name] ?? 0), 0)
+  // On a busy machine another one may have stalled for so long, too.
+  t.equal(sum('instancesReaped'), 1 + sum('leasesLost'), 'one of them did it')
   for (const guest of guests.splice(0, 10)) guest.terminate()   // it learns of these when it wakes
 
   process.kill(stalled.pid, 'SIGCONT')
