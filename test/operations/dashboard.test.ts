@@ -49,6 +49,7 @@ interface Frame {
     readonly instances: number
     readonly problems: readonly string[]
     readonly busiest: Array<[string, number]>
+    readonly totals: { readonly connections: number }
     readonly events: ReadonlyArray<{ readonly text: string, readonly times: number }>
   }
   readonly list: { readonly rows: Array<{ readonly label: string, readonly state: string }>, readonly found: number }
@@ -165,6 +166,8 @@ t.test('whoever looks is told of all instances, and without a key of one', async
   t.match(seen.latest()?.summary.problems, [/^no report from 1: /], 'one that answers to another key is not passed over')
   await until(() => seenAlone.client.messages.length > 3)
   t.strictSame(labels(seenAlone.latest()), ['alone'])
+  t.equal(seenAlone.latest()?.summary.totals.connections, 0, 'who looks is no client')
+  t.equal(alone.registry.stats().connections, 1)
   t.strictSame(seenAlone.latest()?.summary.problems, [])
   t.strictSame(await b.registry.groupList(), Object.assign(['lobby'], { missing: 0 }), 'reports need no group')
 

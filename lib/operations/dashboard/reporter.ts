@@ -143,7 +143,8 @@ export class Reporter {
       since: health.since,
       backplane: health.backplane,
       problems: [...health.problems, ...lasting].slice(0, maxProblems).map(problem => problem.slice(0, maxTextLength)),
-      connections: stats.connections ?? 0,
+      // Without the pages of dashboards.
+      connections: this.#registry.count(),
       groups: stats.groups ?? 0,
       slow: stats.slowConnections ?? 0,
       memory: process.memoryUsage.rss(),
