@@ -65,7 +65,9 @@ t.test('leases, the list of instances, their generations and the count of a user
     await redis.admin.multi().del(key).rpush(key, 'not ours').exec()
     await until(async () => await redis.admin.type(key) === kind, { timeoutMs: 10_000, what: `${name} to be a ${kind}` })
     // Each instance writes its own entry.
-    const entries = async (): Promise<number> => await (kind === 'zset' ? redis.admin.zcard(key) : redis.admin.hlen(key))
+    const entries = async (): Promise<number> => kind === 'zset'
+      ? await redis.admin.zcard(key)
+      : (await redis.admin.hkeys(key)).filter(id => id !== '').length // the empty id is the mark of keys that were written anew
     await until(async () => await entries() === (name === 'u:ann' ? 1 : 2), { timeoutMs: 10_000, what: `all entries of ${name}` })
     await until(async () => (await a.backplane.instances()).size === 2, { timeoutMs: 10_000, what: `2 to live after ${name}` })
     await until(() => [a, b].every(({ backplane }) => backplane.state === 'up'), { timeoutMs: 10_000, what: `both to be up after ${name}` })
@@ -238,15 +240,50 @@ t.test('each of thousands of groups and users whose key was evicted or deleted i
   await until(async () => await redis.admin.exists(...keys) === keys.length, { timeoutMs: 3_500, what: 'all keys, before the next beat' })
 })
 
-t.test('members of an instance that nobody knows are removed by one with more groups than are compared at once', async t => {
+for (const [lost, rejoins] of [['counts', 'another instance'], ['counts', 'this instance'], ['members', 'this instance']] as const) {
+  t.test(`${lost} that were lost and written anew by a join of ${rejoins} are made whole by the next beat`, async t => {
+    const redis = await startRedis(t)
+    const [a, b] = [await new Local({ redis: redis.url, leaseMs }).start(t), await new Local({ redis: redis.url, leaseMs }).start(t)]
+    const groups = Array.from({ length: 200 }, (_, n) => `${n}`)
+    await Promise.all(groups.map(async group => await a.join(group, `${a.instanceId}.${group}`)))
+    const last = groups.filter((_, n) => n % 10 === 9)
+    for (const group of last) {
+      await redis.admin.del(lost === 'counts' ? `wsg:{0}:r:${group}` : `wsg:{0}:m:${group}:${a.instanceId}`)
+      const joining = rejoins === 'this instance' ? a : b
+      await joining.join(group, `${joining.instanceId}.new${group}`)
+    }
+    // Turns, which find such a group sooner or later, would take much longer for all of them.
+    await until(async () => (await Promise.all(last.map(async group => await a.backplane.count(group)))).every(count => count === 2), {
+      timeoutMs: 6_000, what: '2 members of each group to be counted'
+    })
+    t.equal((await a.backplane.members(last[0] ?? '')).length, 2)
+  })
+}
+
+t.test('members of an instance that nobody knows are removed by one with more groups than have their turn at once', async t => {
+  const redis = await startRedis(t)
+  const local = await new Local({ redis: redis.url, leaseMs, operationTimeoutMs: 5_000, joinTimeoutMs: 5_000 }).start(t)
+  await Promise.all(Array.from({ length: 50 }, async (_, n) => await local.join(`group ${n}`, `${local.instanceId}.${n}`)))
+  for (const group of ['group 0', 'group 49']) {
+    await redis.admin.hset(`wsg:{0}:m:${group}:unknown`, { 'unknown.1': '[0,null,null]', 'unknown.2': '[0,null,null]' })
+    await redis.admin.hset(`wsg:{0}:r:${group}`, { '#': 3, unknown: 2 })
+    await until(async () => await local.backplane.count(group) === 1, { timeoutMs: 60_000, what: `1 member of ${group} to be counted` })
+  }
+})
+
+t.test('members of unknown instances are removed from hundreds of groups at once after Redis lost what it knew of instances', async t => {
   const redis = await startRedis(t)
   const local = await new Local({ redis: redis.url, leaseMs, operationTimeoutMs: 5_000, joinTimeoutMs: 5_000 }).start(t)
   await Promise.all(Array.from({ length: 600 }, async (_, n) => await local.join(`group ${n}`, `${local.instanceId}.${n}`)))
-  for (const group of ['group 0', 'group 599']) {
+  const groups = ['group 0', 'group 299', 'group 599']
+  for (const group of groups) {
     await redis.admin.hset(`wsg:{0}:m:${group}:unknown`, { 'unknown.1': '[0,null,null]', 'unknown.2': '[0,null,null]' })
     await redis.admin.hset(`wsg:{0}:r:${group}`, { '#': 3, unknown: 2 })
-    await until(async () => await local.backplane.count(group) === 1, { timeoutMs: 20_000, what: `1 member of ${group} to be counted` })
   }
+  await redis.admin.del('wsg:{0}:inst', 'wsg:{0}:live', 'wsg:{0}:i:unknown')
+  await until(async () => (await Promise.all(groups.map(async group => await local.backplane.count(group)))).join() === '1,1,1', {
+    timeoutMs: 10_000, what: '1 member of each group to be counted'
+  })
 })
 
 t.test('members of an instance that died go, too, when another program overwrote its index and counts with another type', async t => {

@@ -3,7 +3,7 @@ import { oncePerMinute } from '../../../logging.ts'
 import type { Link } from './port.ts'
 
 /** How long a look counts before Redis is asked again (milliseconds). */
-const lookMs = 10_000
+const lookMs = 30_000
 /** How long the problem is reported after keys were dropped, even when the policy is a good one by then (milliseconds). */
 const toldMs = 3_600_000
 

@@ -113,6 +113,7 @@ export class MemberReconciler {
   /** This instance is registered. `lost`: what was stored before cannot be relied on. The first time, nothing was stored before. */
   #resume (lost: boolean): void {
     this.#setRepairing(this.#resumed || this.#isDirty())
+    if (lost && this.#resumed) this.#audit.lost()
     this.#resumed = true
     this.#markAllDirty(lost ? 'ids' : 'count')
   }

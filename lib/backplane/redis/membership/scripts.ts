@@ -28,7 +28,8 @@ export function luaAdd (words: string): string {
 /**
  * Stores changes of the members that one instance has in some groups, and corrects the total of each group by the difference. Idempotent:
  * what it leaves behind depends on the members alone, not on how often or in which order it ran. A full Redis takes no additions, which
- * the call then fails with; removals are made all the same.
+ * the call then fails with; removals are made all the same. Where it writes a key anew, of which others may have lost entries with what was
+ * there before, it changes the mark that audit.ts watches (an empty id in `generations`).
  * KEYS 1 index  2 generations, then members and counts of each group; those with additions come first, as a full Redis may refuse the first
  *      write of a script, but none after it
  * ARGV 1 instance id  2 generation  3 safety TTL (ms), then of each group:
@@ -39,23 +40,25 @@ export function luaAdd (words: string): string {
  */
 export const syncMembers = new Script(`${luaInteger}
 local call, keys = redis.call, KEYS
-local mine, ttl, me = integer(2, 1), integer(3, 1), args[1]
+-- Redis writes numbers out slowly: what it is to be given goes as a string.
+local mine, ttl, me, decimal = integer(2, 1), integer(3, 1) and args[3], args[1], string.format
 local last = 3
 for _ = 3, #keys, 2 do last = last + 3 + 2 * integer(last + 2, 0) + integer(last + 3, 0) end
 if last ~= #args then error('expected ' .. last .. ' arguments, got ' .. #args) end
 local newest = toNumber(call('HGET', keys[2], me) or '0')
 if newest == 0 or newest > mine then return -1 end
 if newest < mine then call('HSET', keys[2], me, mine) end
-local at, present, absent, extended, refused = 4, {}, {}, false, false
+local at, present, absent, extended, anew, refused = 4, {}, {}, false, false, false
 for k = 3, #keys, 2 do
   local members, counts = keys[k], keys[k + 1]
-  local group, additions, removals = args[at], toNumber(args[at + 1]), toNumber(args[at + 2])
+  local group, additions, removals, changed = args[at], toNumber(args[at + 1]), toNumber(args[at + 2]), 0
   at = at + 3
   if additions > 0 and not refused then
     ${luaAdd("'HSET', members, unpack(args, at, at + 2 * additions - 1)")}
+    if not refused then changed = reply end
   end
   at = at + 2 * additions
-  if removals > 0 then call('HDEL', members, unpack(args, at, at + removals - 1)) end
+  if removals > 0 then changed = changed - call('HDEL', members, unpack(args, at, at + removals - 1)) end
   at = at + removals
   local now = call('HLEN', members)
   local stored = call('HMGET', counts, me, '#')
@@ -64,7 +67,8 @@ for k = 3, #keys, 2 do
   if refused and removals == 0 then -- Nothing of this group was changed.
   elseif now > 0 then
     present[#present + 1] = group
-    if now ~= before then call('HSET', counts, me, now, '#', total) end
+    anew = anew or not stored[2] or now ~= before + changed
+    if now ~= before then call('HSET', counts, me, decimal('%d', now), '#', decimal('%d', total)) end
     if before == 0 or before == now then
       call('PEXPIRE', members, ttl)
       call('PEXPIRE', counts, ttl)
@@ -81,10 +85,8 @@ if #absent > 0 then
   -- The mark that audit.ts sets goes with the last group.
   if call('SCARD', keys[1]) == 1 then call('SREM', keys[1], '') end
 end
-if extended then
-  call('PEXPIRE', keys[1], ttl)
-  call('PEXPIRE', keys[2], ttl)
-end
+if anew then call('HINCRBY', keys[2], '', '1') end
+if extended then call('PEXPIRE', keys[1], ttl) end
 return refused or 0
 `)
 
@@ -120,7 +122,7 @@ end`
 export const beat = new Script(`${luaInteger}
 if #ARGV ~= 8 then error('expected 8 arguments, got ' .. #ARGV) end
 local mine, lease, claim, most = integer(2, 1), integer(4, 1), integer(5, 1), integer(6, 0)
-local ttl, expected = integer(7, 1), integer(8, 0)${luaNow}
+local expected = integer(7, 1) and integer(8, 0)${luaNow}
 local record, status = redis.call('HGET', KEYS[2], ARGV[1]), 2
 if record then
   local state, generation, nonce = string.match(record, '^(%u)(%d+):(.*)$')
@@ -128,7 +130,7 @@ if record then
   elseif tonumber(generation) == mine then status = (state == 'A') and 1 or 0
   elseif tonumber(generation) > mine then status = 0 end
 end
-local function extend () for k = 1, 3 do redis.call('PEXPIRE', KEYS[k], ttl) end end
+local function extend () for k = 1, 3 do redis.call('PEXPIRE', KEYS[k], ARGV[7]) end end
 -- A renewal begins with a write that needs no memory: a full Redis may refuse the first write of a script, but none after it.
 if status == 1 then extend() end
 if status > 0 then
@@ -138,7 +140,11 @@ if status > 0 then
   end
   -- Raised here, not with the first membership, as there may be none: a late write of an older generation must not get in. Without a
   -- generation nothing may be written at all.
-  if status == 2 or not redis.call('HGET', KEYS[3], ARGV[1]) then redis.call('HSET', KEYS[3], ARGV[1], ARGV[2]) end
+  if status == 2 or not redis.call('HGET', KEYS[3], ARGV[1]) then
+    redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+    -- If the mark that audit.ts watches was lost, too, it goes on with a number that it never had.
+    redis.call('HINCRBY', KEYS[3], '', now)
+  end
   if status == 2 then extend() end
 end
 local out = {status, now}
@@ -198,7 +204,11 @@ for k = 3, #KEYS, 2 do
 end
 if #KEYS > 2 then groups = redis.call('SREM', KEYS[1], unpack(ARGV, 3)) end
 local left = redis.call('SCARD', KEYS[1])
-if left == 0 then redis.call('HDEL', KEYS[2], ARGV[1]) end
+if left == 0 then
+  redis.call('HDEL', KEYS[2], ARGV[1])
+  -- The mark that audit.ts watches goes with the last instance.
+  if redis.call('HLEN', KEYS[2]) == 1 then redis.call('HDEL', KEYS[2], '') end
+end
 return {left, removed, groups, whole}
 `)
 
