@@ -1,4 +1,4 @@
-import { luaInteger, luaNow, Script } from '../link/script.ts'
+import { luaInteger, luaNow, luaReadInteger, Script } from '../link/script.ts'
 
 /** TTL of the keys of memberships (milliseconds), so that they go when all instances died; living ones refresh it long before. */
 export const safetyTtlMs = 86_400_000
@@ -38,17 +38,23 @@ export function luaAdd (words: string): string {
  * Returns -1 when this instance may not write: a newer generation of it does, or Redis knows none, because others cleaned up after it or
  * the data was lost; else 0.
  */
-export const syncMembers = new Script(`${luaInteger}
-local call, keys = redis.call, KEYS
--- Redis writes numbers out slowly: what it is to be given goes as a string.
-local mine, ttl, me, decimal = integer(2, 1), integer(3, 1) and args[3], args[1], string.format
+export const syncMembers = new Script(`
+local call, keys, args, toNumber = redis.call, KEYS, ARGV, tonumber
+${luaReadInteger('mine', '2', 1)}
+${luaReadInteger('ttl', '3', 1)}
 local last = 3
-for _ = 3, #keys, 2 do last = last + 3 + 2 * integer(last + 2, 0) + integer(last + 3, 0) end
+for _ = 3, #keys, 2 do
+  ${luaReadInteger('additions', 'last + 2', 0)}
+  ${luaReadInteger('removals', 'last + 3', 0)}
+  last = last + 3 + 2 * additions + removals
+end
 if last ~= #args then error('expected ' .. last .. ' arguments, got ' .. #args) end
-local newest = toNumber(call('HGET', keys[2], me) or '0')
+local me, newest = args[1], toNumber(call('HGET', keys[2], args[1]) or '0')
 if newest == 0 or newest > mine then return -1 end
 if newest < mine then call('HSET', keys[2], me, mine) end
 local at, present, absent, extended, anew, refused = 4, {}, {}, false, false, false
+-- Redis writes numbers out slowly: what it is given often goes as a string.
+local lifetime, decimal = args[3], string.format
 for k = 3, #keys, 2 do
   local members, counts = keys[k], keys[k + 1]
   local group, additions, removals, changed = args[at], toNumber(args[at + 1]), toNumber(args[at + 2]), 0
@@ -70,8 +76,8 @@ for k = 3, #keys, 2 do
     anew = anew or not stored[2] or now ~= before + changed
     if now ~= before then call('HSET', counts, me, decimal('%d', now), '#', decimal('%d', total)) end
     if before == 0 or before == now then
-      call('PEXPIRE', members, ttl)
-      call('PEXPIRE', counts, ttl)
+      call('PEXPIRE', members, lifetime)
+      call('PEXPIRE', counts, lifetime)
       extended = true
     end
   else
@@ -86,7 +92,7 @@ if #absent > 0 then
   if call('SCARD', keys[1]) == 1 then call('SREM', keys[1], '') end
 end
 if anew then call('HINCRBY', keys[2], '', '1') end
-if extended then call('PEXPIRE', keys[1], ttl) end
+if extended then call('PEXPIRE', keys[1], lifetime) end
 return refused or 0
 `)
 
