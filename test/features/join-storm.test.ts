@@ -15,14 +15,18 @@ const groupsEach = 100
 const nowhere = Array.from({ length: connections }, () => '-')
 const roomy = { limits: false, maxGroupsPerConnection: 500 } as const
 
-/** Twice the usual deadline, as the proxy shares its process with the test: far less than all joins take together. */
+/** Twice the usual deadlines, as the proxy shares its process with the test: far less than all joins take together. */
 const operationTimeoutMs = 1_000
+const joinTimeoutMs = 2_000
 
 for (const [name, delayMs] of [['a healthy Redis', 0], ['a Redis that is 40 ms away', 20]] as const) {
   t.test(`20,000 joins at once on ${name} all reach the cluster: their deadline is not for those before them`, async t => {
     const redis = await startRedis(t)
     const proxy = await startProxy(t, redis.port)
-    const deadlines = { operationTimeoutMs: Math.round(operationTimeoutMs * slowdown()) }
+    const slower = slowdown()
+    const deadlines = {
+      operationTimeoutMs: Math.round(operationTimeoutMs * slower), joinTimeoutMs: Math.round(joinTimeoutMs * slower)
+    }
     const instance = await startInstance(t, { redisUrl: proxy.url, options: { ...roomy, ...deadlines, outage: { join: 'reject' } } })
     await crowd(t, instance.port, nowhere)
     proxy.delay(delayMs)
