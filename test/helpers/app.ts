@@ -118,8 +118,12 @@ function cluster (t: Test, name: string, options: () => InstanceOptions, leftove
     async close () {
       for (const { app } of instances) await app.close()
       // Where the machine is busy the time of `app.close` is over first, and what is left is given back a moment later.
-      for (let tries = 50; tries > 0 && (await leftovers()).length > 0; tries--) await sleep(100)
-      return await leftovers()
+      let left = await leftovers()
+      for (let tries = 50; tries > 0 && left.length > 0; tries--) {
+        await sleep(100)
+        left = await leftovers()
+      }
+      return left
     }
   }
 }

@@ -34,7 +34,10 @@ export class Keys {
     return `${this.#base}inst`
   }
 
-  /** Hash: instance id -> generation that may write memberships; the fence against late writers and reapers. */
+  /**
+   * Hash: instance id -> generation that may write memberships; the fence against late writers and reapers. An empty id -> a number that
+   * moves when a key of memberships is written anew: see audit.ts.
+   */
   get generations (): string {
     return `${this.#base}gen`
   }

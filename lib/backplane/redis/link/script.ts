@@ -17,27 +17,26 @@ export class Script {
 }
 
 /**
+ * Lua: reads the argument at that place, an integer of at least so much, into a local, or ends the script with an error. Takes `args` and
+ * `toNumber`. For scripts that are called at each join: to create a function costs Redis as much there as a short command.
+ */
+export function luaReadInteger (name: string, at: string, least: string): string {
+  return `local ${name} = toNumber(args[${at}])
+if not ${name} or ${name} < ${least} or ${name} > 9007199254740991 or ${name} % 1 ~= 0 then
+  error('argument ' .. ${at} .. ' must be an integer from ' .. ${least} .. ', got ' .. tostring(args[${at}]))
+end`
+}
+
+/**
  * Lua: `integer(at, least)` is the argument at that place, or the script ends with an error. Redis does not undo what a script wrote before
  * it failed, so a script reads all its arguments before its first write. Leaves them in `args`, as globals are slow to read.
  */
 export const luaInteger = `
 local args, toNumber = ARGV, tonumber
 local function integer (at, least)
-  local number = toNumber(args[at])
-  if number and number >= least and number <= 9007199254740991 and number % 1 == 0 then return number end
-  error('argument ' .. at .. ' must be an integer from ' .. least .. ', got ' .. tostring(args[at]))
+${luaReadInteger('number', 'at', 'least')}
+return number
 end`
-
-/**
- * Lua: reads the argument at that place into a local, as `integer` does. Takes `args` and `toNumber`. For scripts that are called at each
- * join: to create a function costs Redis as much there as a short command.
- */
-export function luaReadInteger (name: string, at: string, least: number): string {
-  return `local ${name} = toNumber(args[${at}])
-if not ${name} or ${name} < ${least} or ${name} > 9007199254740991 or ${name} % 1 ~= 0 then
-  error('argument ' .. ${at} .. ' must be an integer from ${least}, got ' .. tostring(args[${at}]))
-end`
-}
 
 /**
  * Lua: ends the script with an error when the Redis user may not publish to the channel. To be used only where Redis has

@@ -97,8 +97,11 @@ export class Audit {
   /** The groups that still have their turn in this round, and how many turns are for all groups. */
   #waiting: string[] = []
   #wholeTurns = 0
-  /** Members of unknown instances that the last hunt found. The next one removes them, unless their instance registered meanwhile. */
-  #suspects = new Map<string, { readonly group: string, readonly ghost: string }>()
+  /**
+   * Members of unknown instances that the last hunt found: `<instance>:<group>` -> group. The next hunt removes them, unless their instance
+   * registered meanwhile.
+   */
+  #suspects = new Map<string, string>()
   #closed = false
 
   constructor (link: Link, keys: Keys, local: LocalInstance, leaseMs: number, beatsPerLook: number) {
@@ -170,8 +173,8 @@ export class Audit {
       return groups
     }
     if (this.#waiting.length === 0) this.#waiting = groups
-    const suspected = [...this.#suspects.values()].map(({ group }) => group)
-    return [...new Set([...suspected, ...this.#waiting.splice(0, Math.max(groupsPerTurn, Math.ceil(groups.length / turnsPerRound)))])]
+    const size = Math.max(groupsPerTurn, Math.ceil(groups.length / turnsPerRound))
+    return [...new Set([...this.#suspects.values(), ...this.#waiting.splice(0, size)])]
   }
 
   /**
@@ -248,15 +251,16 @@ export class Audit {
   async #hunt (groups: readonly string[]): Promise<void> {
     if (groups.length === 0) return
     const { instances, leases } = this.#keys
-    const [suspects, found] = [this.#suspects, new Map<string, { readonly group: string, readonly ghost: string }>()]
+    const found = new Map<string, string>()
     let removed = 0
     for (const some of chunks(groups, groupsPerStep)) {
       const counts = some.map(group => this.#keys.counts(group))
       const ghosts = await this.#link.script(hunt, [instances, leases, ...counts], [this.#local.instanceId]) as Array<number | string>
       for (let at = 0; at + 1 < ghosts.length; at += 2) {
         const [group, ghost] = [some[Number(ghosts[at]) - 1] ?? '', String(ghosts[at + 1])]
-        if (!suspects.has(`${ghost}:${group}`)) {
-          found.set(`${ghost}:${group}`, { group, ghost })
+        const name = `${ghost}:${group}`
+        if (!this.#suspects.has(name)) {
+          found.set(name, group)
           continue
         }
         if (this.#closed) return

@@ -40,12 +40,12 @@ export function luaAdd (words: string): string {
  */
 export const syncMembers = new Script(`
 local call, keys, args, toNumber = redis.call, KEYS, ARGV, tonumber
-${luaReadInteger('mine', '2', 1)}
-${luaReadInteger('ttl', '3', 1)}
+${luaReadInteger('mine', '2', '1')}
+${luaReadInteger('ttl', '3', '1')}
 local last = 3
 for _ = 3, #keys, 2 do
-  ${luaReadInteger('additions', 'last + 2', 0)}
-  ${luaReadInteger('removals', 'last + 3', 0)}
+  ${luaReadInteger('additions', 'last + 2', '0')}
+  ${luaReadInteger('removals', 'last + 3', '0')}
   last = last + 3 + 2 * additions + removals
 end
 if last ~= #args then error('expected ' .. last .. ' arguments, got ' .. #args) end
@@ -54,7 +54,8 @@ if newest == 0 or newest > mine then return -1 end
 if newest < mine then call('HSET', keys[2], me, mine) end
 local at, present, absent, extended, anew, refused = 4, {}, {}, false, false, false
 -- Redis writes numbers out slowly: what it is given often goes as a string.
-local lifetime, decimal = args[3], string.format
+local decimal = string.format
+ttl = args[3]
 for k = 3, #keys, 2 do
   local members, counts = keys[k], keys[k + 1]
   local group, additions, removals, changed = args[at], toNumber(args[at + 1]), toNumber(args[at + 2]), 0
@@ -76,8 +77,8 @@ for k = 3, #keys, 2 do
     anew = anew or not stored[2] or now ~= before + changed
     if now ~= before then call('HSET', counts, me, decimal('%d', now), '#', decimal('%d', total)) end
     if before == 0 or before == now then
-      call('PEXPIRE', members, lifetime)
-      call('PEXPIRE', counts, lifetime)
+      call('PEXPIRE', members, ttl)
+      call('PEXPIRE', counts, ttl)
       extended = true
     end
   else
@@ -92,7 +93,7 @@ if #absent > 0 then
   if call('SCARD', keys[1]) == 1 then call('SREM', keys[1], '') end
 end
 if anew then call('HINCRBY', keys[2], '', '1') end
-if extended then call('PEXPIRE', keys[1], lifetime) end
+if extended then call('PEXPIRE', keys[1], ttl) end
 return refused or 0
 `)
 
@@ -128,7 +129,8 @@ end`
 export const beat = new Script(`${luaInteger}
 if #ARGV ~= 8 then error('expected 8 arguments, got ' .. #ARGV) end
 local mine, lease, claim, most = integer(2, 1), integer(4, 1), integer(5, 1), integer(6, 0)
-local expected = integer(7, 1) and integer(8, 0)${luaNow}
+integer(7, 1)
+local expected = integer(8, 0)${luaNow}
 local record, status = redis.call('HGET', KEYS[2], ARGV[1]), 2
 if record then
   local state, generation, nonce = string.match(record, '^(%u)(%d+):(.*)$')
