@@ -264,7 +264,7 @@ export class Link {
   }
 
   /**
-   * Once a second: pings if need be, and gives up a connection that was silent for too long, also in its handshake, as no option of
+   * Twice a second: pings if need be, and gives up a connection that was silent for too long, also in its handshake, as no option of
    * ioredis does.
    */
   #watch (): void {
