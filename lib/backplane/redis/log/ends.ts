@@ -1,6 +1,5 @@
 import { logStart } from '../../position.ts'
 import type { LogPosition } from '../../backplane.ts'
-import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import { unpackNonce } from './page.ts'
@@ -46,12 +45,21 @@ export class LogEnds {
   }
 
   /**
-   * As `readAll`, and keeps the metas of these logs for another half an hour. The meta of a short log expires soon after its messages; to
-   * an instance that still follows the group, the next message would then look like a loss.
+   * Where these logs end; keeps their metas for another half an hour. The meta of a short log expires soon after its messages; to an
+   * instance that still follows the group, the next message would then look like a loss. Groups that had no log are only asked for whether
+   * any of them has one now, which costs Redis a small part of reading each.
    */
-  async keepAll (groups: readonly string[]): Promise<LogPosition[]> {
-    const ends = await Promise.all([...chunks(groups, groupsPerCall)].map(async some => await this.#ends(some, shortMetaMs)))
-    return ends.flat()
+  async keepAll (logs: ReadonlyArray<{ readonly group: string, readonly hasLog: boolean }>): Promise<LogPosition[]> {
+    const [had, others] = [logs.filter(({ hasLog }) => hasLog), logs.filter(({ hasLog }) => !hasLog)]
+    const asked = others.length > 0 && await this.#anyExists(others) ? logs : had
+    const ends = asked.length === 0 ? [] : await this.#ends(asked.map(({ group }) => group), shortMetaMs)
+    const byGroup = new Map(asked.map(({ group }, at) => [group, ends[at]]))
+    return logs.map(({ group }) => byGroup.get(group) ?? logStart)
+  }
+
+  async #anyExists (logs: ReadonlyArray<{ readonly group: string }>): Promise<boolean> {
+    const metas = logs.map(({ group }) => this.#keys.logMeta(group))
+    return await this.#link.run(async redis => await redis.exists(metas)) > 0
   }
 
   #flush (): void {

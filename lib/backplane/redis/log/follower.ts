@@ -1,4 +1,4 @@
-import { samePosition } from '../../position.ts'
+import { logStart, samePosition } from '../../position.ts'
 import type { LoggedEnvelope, LogPosition } from '../../backplane.ts'
 
 /** How many nonces are kept: they tell a repeated message from another one with the same offset. */
@@ -61,6 +61,11 @@ export class LogFollower {
   /** `undefined` until the end of the log was read or a first message came. */
   get position (): LogPosition | undefined {
     return this.#position
+  }
+
+  /** Whether there is a log: the group had one when its end was read, or a message of one came. */
+  get hasLog (): boolean {
+    return this.#position !== undefined && this.#position.epoch !== logStart.epoch
   }
 
   /** Live messages wait, because messages before them are missing. */

@@ -144,7 +144,7 @@ export class LogFollowers {
       const quiet = [...this.#followers.values()].filter(({ position, buffering }) => position !== undefined && !buffering)
       for (const some of chunks(quiet, probesAtOnce)) {
         const before = some.map(({ position }) => position)
-        const ends = await this.#ends.keepAll(some.map(({ group }) => group))
+        const ends = await this.#ends.keepAll(some)
         for (const [index, follower] of some.entries()) {
           if (this.#gone(follower) || follower.position !== before[index] || follower.buffering || this.#work.runs(follower)) continue
           // A message may be on its way on the other link: then the repair finds it first, and it is dropped when it comes.

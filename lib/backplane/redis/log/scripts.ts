@@ -220,13 +220,15 @@ return reply()
 export const readEnds = new Script(`${luaInteger}${luaDiffering}
 local keep, ends, count = integer(1, 0), {}, 0
 for k = 1, #KEYS do
-  -- The epoch alone first, and null where another program has the key, so that the other logs of this call get their answers.
-  local epoch = redis.pcall('HMGET', KEYS[k], 'e')[1]
+  -- Null where another program has the key, so that the other logs of this call get their answers. New groups have no log, so the epoch
+  -- is asked for alone first; logs that are kept are known to be there.
+  local meta = keep > 0 and redis.pcall('HMGET', KEYS[k], 'e', 's', 'n', 'c', 'd') or redis.pcall('HMGET', KEYS[k], 'e')
+  local epoch = meta[1]
   count = count + 1
   ends[count] = epoch or false
   if epoch then
-    local meta = redis.call('HMGET', KEYS[k], 's', 'n', 'c', 'd')
-    ends[count + 1], ends[count + 2], ends[count + 3] = meta[1], meta[2], differing(meta[3], meta[4])
+    if keep == 0 then meta = redis.call('HMGET', KEYS[k], 'e', 's', 'n', 'c', 'd') end
+    ends[count + 1], ends[count + 2], ends[count + 3] = meta[2], meta[3], differing(meta[4], meta[5])
     count = count + 3
     if keep > 0 and redis.call('PTTL', KEYS[k]) < keep / 2 then redis.call('PEXPIRE', KEYS[k], keep) end
   end
