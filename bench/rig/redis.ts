@@ -12,6 +12,8 @@ export interface BenchRedis {
   version (): Promise<string>
   /** How often a command ran, also from scripts. */
   calls (command: string): Promise<number>
+  /** Microseconds by the wall clock that Redis spent in scripts. */
+  scriptUs (): Promise<number>
   /** How many commands of clients ran, but for those that the bench itself asks. */
   commands (): Promise<number>
   memoryBytes (): Promise<number>
@@ -42,6 +44,8 @@ export async function startRedis (...options: readonly string[]): Promise<BenchR
     url,
     version: async () => /redis_version:(\S+)/.exec(await ask('server'))?.[1] ?? 'unknown',
     calls: async command => Number(new RegExp(`cmdstat_${command}:calls=(\\d+)`).exec(await ask('commandstats'))?.[1] ?? 0),
+    scriptUs: async () => [...(await ask('commandstats')).matchAll(/^cmdstat_eval(?:sha)?:calls=\d+,usec=(\d+)/gm)]
+      .reduce((sum, [, us]) => sum + Number(us), 0),
     // Counts what is done: the INFO that asks is not among them yet.
     commands: async () => Number(/total_commands_processed:(\d+)/.exec(await ask('stats'))?.[1]) - asked + 1,
     memoryBytes: async () => Number(/^used_memory:(\d+)/m.exec(await ask('memory'))?.[1]),

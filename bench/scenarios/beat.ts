@@ -9,14 +9,14 @@ import { until } from '../rig/until.ts'
 import { beforePackage, type Package } from '../systems/before-package.ts'
 import type { Result, Row } from '../results.ts'
 
-/** What instances do once, after their boot and after joins, is over by then (milliseconds). */
-const settledMs = 8_000
+/** What instances do once, after their boot and in the beats after joins, is over by then (milliseconds). */
+const settledMs = 30_000
 /** How long the CPU of Redis is measured before anybody uses it (milliseconds). */
 const unusedMs = 20_000
 
 /**
- * What instances without traffic cost Redis: their beats, which renew leases and look for what Redis lost, and their pings. All instances
- * run in this process. With `--before` those of the other build run beside them, on a Redis of their own.
+ * What instances without traffic cost Redis: their beats, which renew leases and look for what Redis lost, their pings, and their looks at
+ * quiet logs. All instances run in this process. With `--before` those of the other build run beside them, on a Redis of their own.
  */
 export async function beat ({ number }: DrillOptions): Promise<Result> {
   const [instances, members, groups] = [number('instances', 4), number('members', 1_000), number('groups', 300)]
@@ -33,7 +33,9 @@ export async function beat ({ number }: DrillOptions): Promise<Result> {
       for (let n = index; n < members; n += instances) await app.registry.join(await open(), `group ${n % groups}`)
     }
     await sleep(settledMs)
+    const scriptsBefore = await redis.scriptUs()
     const used = await rates(redis, seconds * 1_000)
+    const scriptUs = (await redis.scriptUs() - scriptsBefore) / seconds
     for (const { app } of running) await app.close()
     await redis.close()
     const us = used.us - unused.us
@@ -41,6 +43,7 @@ export async function beat ({ number }: DrillOptions): Promise<Result> {
       build,
       'commands/s': rounded(used.commands),
       'Redis CPU us/s': rounded(us),
+      'in scripts us/s': rounded(scriptUs),
       'Redis CPU us/s of a group': rounded(us / groups)
     }
   }))
@@ -62,7 +65,9 @@ async function start (plugin: Package['default'], { url }: BenchRedis): Promise<
   app.get('/', { websocket: true }, app.wsHandler({ onConnect (connection) { opened.push(connection) }, onMessage () {} }))
   await app.ready()
   const open = async (): Promise<Connection> => {
-    await app.injectWS('/')
+    const client = await app.injectWS('/')
+    // Clients of injectWS do not answer pings by themselves, and would be gone after two of them.
+    client.on('ping', data => client.pong(data))
     await until(async () => opened.length > 0, 5_000, 1)
     return opened.pop() as Connection
   }

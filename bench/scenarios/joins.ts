@@ -12,7 +12,9 @@ import type { Result, Row } from '../results.ts'
 /** An instance of each build, and its own Redis. */
 interface Pair { readonly before: Rig, readonly now: Rig }
 type Build = keyof Pair
-type Costs = Readonly<Record<Build, { readonly server: number[], readonly redis: number[] }>>
+/** Microseconds of a join: CPU of the instance and of Redis, and the time that Redis spends in scripts, by the wall clock. */
+interface Cost { readonly server: number, readonly redis: number, readonly scripts: number }
+type Costs = Readonly<Record<Build, Cost[]>>
 
 /** The work that follows joins and closes, such as stored leaves, is over by then (milliseconds). */
 const settledMs = 500
@@ -32,18 +34,18 @@ export async function joins ({ number, numbers }: DrillOptions): Promise<Result>
   const builds: readonly Build[] = ['before', 'now']
   let named = 0
 
-  /** CPU of the instance and of Redis in microseconds for each join. The clients are gone at the end. */
-  async function cost (rig: Rig, groups: number): Promise<{ readonly server: number, readonly redis: number }> {
+  /** The clients are gone at the end. */
+  async function cost (rig: Rig, groups: number): Promise<Cost> {
     const generator = new LoadGenerator()
-    const used = (): number[] => [...rig.pids, rig.redisPid ?? 0].map(cpuUs)
-    const before = used()
+    const used = async (): Promise<number[]> => [...[...rig.pids, rig.redisPid ?? 0].map(cpuUs), await rig.redis?.scriptUs() ?? 0]
+    const before = await used()
     // Groups of their own: an instance stays subscribed for a while to groups that its members left.
     await rig.open({ clients, groups, named: `round${++named}-` }, generator)
-    const [server = 0, redis = 0] = used().map((us, index) => (us - (before[index] ?? 0)) / clients)
+    const [server = 0, redis = 0, scripts = 0] = (await used()).map((us, index) => (us - (before[index] ?? 0)) / clients)
     await generator.end()
     await until(async () => await rig.connections() === 0, 60_000, 20)
     await sleep(settledMs)
-    return { server, redis }
+    return { server, redis, scripts }
   }
 
   try {
@@ -52,12 +54,10 @@ export async function joins ({ number, numbers }: DrillOptions): Promise<Result>
     }
     const rows: Row[] = []
     for (const groups of conditions) {
-      const costs: Costs = { before: { server: [], redis: [] }, now: { server: [], redis: [] } }
+      const costs: Costs = { before: [], now: [] }
       for (let round = 0; round < rounds; round++) {
         for (const build of round % 2 === 0 ? builds : builds.toReversed()) {
-          const { server, redis } = await cost(pair[build], groups)
-          costs[build].server.push(server)
-          costs[build].redis.push(redis)
+          costs[build].push(await cost(pair[build], groups))
         }
       }
       rows.push(rowOf(groups, costs))
@@ -69,11 +69,13 @@ export async function joins ({ number, numbers }: DrillOptions): Promise<Result>
 }
 
 function rowOf (groups: number, { before, now }: Costs): Row {
+  const ratio = (figure: keyof Cost): string => pairedRatio(now.map(cost => cost[figure]), before.map(cost => cost[figure]))
   return {
     groups,
-    'server CPU, us per join: before': median(before.server).toPrecision(3),
-    now: median(now.server).toPrecision(3),
-    ratio: pairedRatio(now.server, before.server),
-    'ratio of Redis CPU': pairedRatio(now.redis, before.redis)
+    'server CPU, us per join: before': median(before.map(({ server }) => server)).toPrecision(3),
+    now: median(now.map(({ server }) => server)).toPrecision(3),
+    ratio: ratio('server'),
+    'ratio of Redis CPU': ratio('redis'),
+    'of time in its scripts': ratio('scripts')
   }
 }

@@ -83,7 +83,11 @@ function rowOf ([costs = [], before = []]: ReadonlyArray<readonly Cost[]>): Row 
     'us per message: command': middle('commandUs').toFixed(2),
     'with I/O': middle('cpuUs').toFixed(2),
     publisher: middle('publisherUs').toFixed(2),
-    ...(before.length === 0 ? {} : { 'by before: with I/O': ratio('cpuUs'), 'by before: publisher': ratio('publisherUs') })
+    ...(before.length === 0
+      ? {}
+      : {
+          'by before: command': ratio('commandUs'), 'by before: with I/O': ratio('cpuUs'), 'by before: publisher': ratio('publisherUs')
+        })
   }
 }
 
