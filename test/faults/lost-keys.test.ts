@@ -1,4 +1,4 @@
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { Local } from '../helpers/local-instance.ts'
 import { redisCluster } from '../helpers/app.ts'
 import { crowd } from '../helpers/crowd.ts'
@@ -6,7 +6,7 @@ import { messageEnvelope } from '../helpers/envelopes.ts'
 import { startInstance as startProcess } from '../helpers/instance.ts'
 import { recordedLog } from '../helpers/loggers.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
-import { startRedis } from '../helpers/redis.ts'
+import { startRedis, type TestRedis } from '../helpers/redis.ts'
 import { until } from '../helpers/until.ts'
 
 noUnhandled(t)
@@ -220,23 +220,69 @@ t.test('the count of a user that Redis refused is stored by a later beat', async
   await until(async () => await b.backplane.syncUser('ann') === 2, { timeoutMs: 10_000, what: '2 connections to be counted' })
 })
 
-t.test('each of thousands of groups and users whose key was evicted or deleted is written anew within a beat', async t => {
-  const redis = await startRedis(t)
-  const local = await new Local({ redis: redis.url, leaseMs: 15_000, operationTimeoutMs: 5_000, joinTimeoutMs: 5_000 }).start(t)
+interface Large {
+  readonly redis: TestRedis
+  /** Three keys of each group, and of the user with the same name. */
+  readonly keys: readonly string[]
+  /** Resolves at the next beat. */
+  beat (): Promise<void>
+}
+
+interface LargeOptions {
+  readonly args?: string[]
+  /** A command that the instance may not use. */
+  readonly forbidden?: string
+  readonly leaseMs?: number
+}
+
+/** An instance with 3,000 groups and as many users. */
+async function large (t: Test, { args = [], forbidden, leaseMs = 15_000 }: LargeOptions = {}): Promise<Large> {
+  const redis = await startRedis(t, { args })
+  if (forbidden !== undefined) await redis.admin.acl('SETUSER', 'app', 'on', '>secret', '~*', '&*', '+@all', `-${forbidden}`)
+  const url = forbidden === undefined ? redis.url : redis.url.replace('//', '//app:secret@')
+  const local = await new Local({ redis: url, leaseMs, operationTimeoutMs: 5_000, joinTimeoutMs: 5_000 }).start(t)
   const names = Array.from({ length: 3_000 }, (_, n) => `${n}`)
   await Promise.all(names.map(async name => {
     local.users.set(name, 1)
     await Promise.all([local.join(name, `${local.instanceId}.${name}`), local.backplane.syncUser(name)])
   }))
-  const lost = names.filter((_, n) => n % 300 === 0)
-  const keys = lost.flatMap(name => [`wsg:{0}:r:${name}`, `wsg:{0}:m:${name}:${local.instanceId}`, `wsg:{0}:u:${name}`])
   const beats = async (): Promise<number> => Number(await redis.admin.zscore('wsg:{0}:live', local.instanceId))
-  // The look of one beat may be half done already, that of the next one is not.
-  for (let beat = await beats(), n = 0; n < 2; n++) {
-    if (n === 1) await redis.admin.del(...keys)
-    await until(async () => await beats() > beat, { timeoutMs: 10_000, what: 'a beat' })
-    beat = await beats()
+  return {
+    redis,
+    keys: names.flatMap(name => [`wsg:{0}:r:${name}`, `wsg:{0}:m:${name}:${local.instanceId}`, `wsg:{0}:u:${name}`]),
+    async beat () {
+      const last = await beats()
+      await until(async () => await beats() > last, { timeoutMs: 10_000, what: 'a beat' })
+    }
   }
+}
+
+t.test('each of thousands of groups and users whose key Redis evicted is written anew within a beat', async t => {
+  const { redis, keys, beat } = await large(t, { args: ['--maxmemory-policy', 'allkeys-random'] })
+  // The look of one beat may be half done already, that of the next one is not.
+  await beat()
+  const used = Number(/^used_memory:(\d+)/m.exec(await redis.admin.info('memory'))?.[1])
+  await redis.admin.config('SET', 'maxmemory', used + 1_000_000)
+  for (let n = 0; n < 40; n++) await redis.admin.set(`filler ${n}`, 'x'.repeat(50_000))
+  await redis.admin.config('SET', 'maxmemory', 0)
+  t.ok(await redis.admin.exists(...keys) < keys.length - 20, 'keys of all kinds were evicted')
+  await beat()
+  await until(async () => await redis.admin.exists(...keys) === keys.length, { timeoutMs: 3_500, what: 'all keys, before the next beat' })
+})
+
+t.test('each of thousands of groups and users whose key another program deleted is written anew within four beats', async t => {
+  const { redis, keys, beat } = await large(t, { leaseMs: 6_000 })
+  await beat()
+  await redis.admin.del(...keys.filter((_, n) => n % 900 < 3))
+  for (let n = 0; n < 4; n++) await beat()
+  await until(async () => await redis.admin.exists(...keys) === keys.length, { timeoutMs: 1_400, what: 'all keys, before the next beat' })
+})
+
+t.test('where Redis does not tell whether it evicts keys, each beat looks for those of all groups and users', async t => {
+  const { redis, keys, beat } = await large(t, { forbidden: 'info' })
+  await beat()
+  await redis.admin.del(...keys.filter((_, n) => n % 900 < 3))
+  await beat()
   await until(async () => await redis.admin.exists(...keys) === keys.length, { timeoutMs: 3_500, what: 'all keys, before the next beat' })
 })
 

@@ -2,7 +2,7 @@
 import t from 'tap'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import type { Script } from '../../lib/backplane/redis/link/script.ts'
-import { removeGhost } from '../../lib/backplane/redis/membership/audit.ts'
+import { removeGhost } from '../../lib/backplane/redis/membership/inspector.ts'
 import { restoreBlocks, setBlock } from '../../lib/backplane/redis/membership/blocks.ts'
 import { settleGroups } from '../../lib/backplane/redis/membership/occupancy.ts'
 import { revoke } from '../../lib/backplane/redis/membership/revocations.ts'

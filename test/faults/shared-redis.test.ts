@@ -152,27 +152,46 @@ t.test('keys that Redis drops for want of memory are counted, and named in healt
   await until(() => link.up)
   let now = 0
   const watch = new EvictionWatch(link, log, () => now)
-  const look = async (): Promise<void> => {
-    now += 60_000
-    await watch.look()
+  const look = async (afterMs = 60_000): Promise<number | undefined> => {
+    now += afterMs
+    return await watch.look()
   }
   const fill = async (): Promise<void> => { for (let n = 0; n < 30; n++) await redis.admin.set(`filler ${n}`, 'x'.repeat(50_000)) }
   const used = Number(/used_memory:(\d+)/.exec(await redis.admin.info('memory'))?.[1])
   await redis.admin.config('SET', 'maxmemory', used + 500_000)
   await fill()
-  await look()
+  t.equal(await look(), 0)
   t.equal(watch.stats().redisEvictedKeys, 0, 'what was dropped before is not told of')
   t.match(watch.problem, /is allkeys-lru: when its memory is full, it may drop memberships and logs; set noeviction/)
   await fill()
-  await look()
-  t.ok(Number(watch.stats().redisEvictedKeys) > 5)
+  const evicted = Number(await look(1_000))
+  t.ok(evicted > 5)
+  t.equal(watch.stats().redisEvictedKeys, evicted)
   t.match(watch.problem, /logs; it dropped \d+ keys while this instance watched; set noeviction/)
+  await redis.admin.config('SET', 'maxmemory-policy', 'noeviction')
+  t.equal(await look(1_000), evicted)
+  await redis.admin.config('SET', 'maxmemory-policy', 'allkeys-lru')
+  await look(59_000)
+  t.match(watch.problem, /is noeviction/, 'a policy that evicts nothing is looked at once a minute')
+  await look(1_000)
+  t.match(watch.problem, /is allkeys-lru/)
   await redis.admin.config('SET', 'maxmemory-policy', 'noeviction')
   await look()
   t.match(watch.problem, /is noeviction: it was another one; it dropped \d+ keys/)
   now += 3_600_000
   t.equal(watch.problem, undefined)
   t.strictSame(lines.map(({ event }) => event), ['redis_setup_risky'], 'at most one line a minute')
+})
+
+t.test('where INFO is forbidden, nobody knows how many keys Redis dropped', async t => {
+  const redis = await startRedis(t)
+  await redis.admin.acl('SETUSER', 'app', 'on', '>secret', '~*', '&*', '+@all', '-info')
+  const link = new Link(redis.url.replace('//', '//app:secret@'), 'command', 500)
+  t.teardown(async () => await link.close())
+  await until(() => link.up)
+  const watch = new EvictionWatch(link, recordedLog().log)
+  t.equal(await watch.look(), undefined)
+  t.equal(watch.problem, undefined)
 })
 
 t.test('where a partition moves to another master, keys that this one dropped before are not counted', async t => {

@@ -99,14 +99,14 @@ export class Partition {
     const store = this.#store = new MemberStore(command, keys, local)
     this.lease = new Lease(command, keys, local, store, options.leaseMs, !this.#ownsWriter)
     const beatsPerLook = this.#ownsWriter ? 1 : beatsPerAudit
-    const audit = new Audit(command, keys, local, options.leaseMs, beatsPerLook)
+    const audit = new Audit(command, keys, local, this.#evictions, options.leaseMs, beatsPerLook)
     this.members = new MemberReconciler(command, store, this.lease, local, audit, report)
-    this.users = new UserCounts(command, keys, this.lease, local, beatsPerLook)
+    this.users = new UserCounts(command, keys, this.lease, local, this.#evictions, beatsPerLook)
     this.blocks = new BlockStore(command, keys, local, this.lease)
     this.clock = new RedisClock(command)
     this.occupancy = new OccupancyStore(command, keys)
     this.#parts = [this.lease, this.members, this.subscriptions, this.#followers]
-    this.lease.on({ changed: report, refused: error => this.#decideBoot(error), beating: () => { void this.#evictions.look() } })
+    this.lease.on({ changed: report, refused: error => this.#decideBoot(error) })
     command.on({
       up: () => {
         this.#followers.resume()

@@ -6,6 +6,7 @@ import { WebsocketGroupsError } from '../../../lib/errors.ts'
 import { silentLog } from '../../helpers/loggers.ts'
 
 const noReads = { async run (): Promise<never> { throw new Error('only beats read, and none comes') } }
+const noEvictions = { async look (): Promise<number> { return 0 } }
 
 /** Counts of users over a link that answers at once, paced by the test. `calls`: the users of each call. */
 function setup (): { counts: UserCounts, calls: string[][], begin: () => void } {
@@ -24,7 +25,7 @@ function setup (): { counts: UserCounts, calls: string[][], begin: () => void } 
     }
   }
   const local = { instanceId: 'i', connectionsOf: () => 1, log: silentLog }
-  const counts = new UserCounts(link, keys, { on () {} }, local, 1, { soon (work) { waiting = work }, close: begin })
+  const counts = new UserCounts(link, keys, { on () {} }, local, noEvictions, 1, { soon (work) { waiting = work }, close: begin })
   return { counts, calls, begin }
 }
 
@@ -69,7 +70,7 @@ t.test('of users that come and go while Redis is out, only those are kept that m
   }
   const local = { instanceId: 'i', connectionsOf: (userId: string) => Number(here.has(userId)), log: silentLog }
   const pace = { soon: (work: () => void) => { queueMicrotask(work) }, close () {} }
-  const counts = new UserCounts(link, new Keys('wsg:'), { on () {} }, local, 1, pace)
+  const counts = new UserCounts(link, new Keys('wsg:'), { on () {} }, local, noEvictions, 1, pace)
   const comes = async (userId: string): Promise<unknown> => await counts.sync((here.add(userId), userId)).catch((error: unknown) => error)
   const goes = async (userId: string): Promise<unknown> => await counts.sync((here.delete(userId), userId)).catch((error: unknown) => error)
   await Promise.all(['stays', 'goes'].map(comes))

@@ -2,8 +2,9 @@ import type { FastifyBaseLogger } from 'fastify'
 import { oncePerMinute } from '../../../logging.ts'
 import type { Link } from './port.ts'
 
-/** How long a look counts before Redis is asked again (milliseconds). */
-const lookMs = 30_000
+/** How long a look counts before Redis is asked again (milliseconds): while its policy is to evict nothing, and with any other. */
+const lookMs = 60_000
+const riskyLookMs = 1_000
 /** How long the problem is reported after keys were dropped, even when the policy is a good one by then (milliseconds). */
 const toldMs = 3_600_000
 
@@ -49,15 +50,18 @@ export class EvictionWatch {
     return { redisEvictedKeys: this.#evicted }
   }
 
-  /** Asks Redis, unless it was asked a moment ago. Never rejects: if Redis cannot tell, no problem is reported. */
-  async look (): Promise<void> {
+  /**
+   * Asks Redis, unless it was asked a moment ago. Resolves with how many keys it evicted while this instance watched; with `undefined` when
+   * Redis does not tell, and then no problem is reported. Never rejects.
+   */
+  async look (): Promise<number | undefined> {
     const { master } = this.#link
     let memory: Memory
     try {
       memory = await this.#memory()
     } catch {
       // INFO is forbidden, or Redis is out, which is reported elsewhere.
-      return
+      return undefined
     }
     const { policy, evictedKeys } = memory
     const changed = policy !== this.#policy
@@ -73,13 +77,14 @@ export class EvictionWatch {
     }
     const { problem } = this
     if (problem !== undefined && (changed || more > 0)) this.#warn({ policy, evictedKeys: this.#evicted, problem })
+    return this.#evicted
   }
 
   async #memory (): Promise<Memory> {
     const { master } = this.#link
     const known = looks.get(master)
     const now = this.#now()
-    if (known !== undefined && now - known.at < lookMs) return await known.memory
+    if (known !== undefined && now - known.at < (this.#policy === 'noeviction' ? lookMs : riskyLookMs)) return await known.memory
     const memory = this.#ask()
     memory.catch(() => undefined)
     looks.set(master, { at: now, memory })

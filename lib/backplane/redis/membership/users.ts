@@ -6,14 +6,16 @@ import { chunks, first, Throttle } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Lease } from './lease.ts'
 import { hashes, mending } from '../link/mending.ts'
+import type { EvictionWatch } from '../link/evictions.ts'
 import type { Link } from '../link/port.ts'
 import { luaInteger, luaNow, luaPermitted, Script } from '../link/script.ts'
+import { Round } from './round.ts'
 import { luaAdd } from './scripts.ts'
 
 /** Users per call: a call of the script holds up everything else in Redis. */
 const batchSize = 128
-/** The most users that one look compares; the next look goes on with the others. */
-const usersPerBeat = 10_000
+/** How many users each look compares: these parts of all are looked at one after another. */
+const perLook = { parts: 4, least: 256, most: 10_000 } as const
 /** How many users are compared at once: what others ask of Redis, and what this process has to do, comes between. */
 const usersPerStep = 256
 /** TTL of the counts of a user (milliseconds). Instances store theirs again once an hour, and remove those of dead instances then, too. */
@@ -73,12 +75,14 @@ export class UserCounts {
   readonly #link: Pick<Link, 'script' | 'run'>
   readonly #keys: Keys
   readonly #local: CountedInstance
+  readonly #evictions: Pick<EvictionWatch, 'look'>
   readonly #beatsPerLook: number
   #beats: number
-  /** The users that are still to be compared in this round. */
-  #unseen: string[] = []
+  /** How many keys Redis had evicted by the last look. */
+  #evicted = 0
   /** Users for whom Redis has, or may have, a count of this instance. */
   readonly #stored = new Set<string>()
+  readonly #users = new Round(() => this.#stored, perLook)
   /** Users whose last connection here closed lately: a server that lacks the latest writes still has their count. */
   readonly #left = new BoundedMap<string, true>({ maxWeight: maxLeft, maxAgeMs: leftMs })
   /** Users whose count in Redis is out of date. In an outage no others than those connected here and those in `#stored`. */
@@ -93,13 +97,14 @@ export class UserCounts {
 
   /** Tests inject `pace`. */
   constructor (
-    link: Pick<Link, 'script' | 'run'>, keys: Keys, lease: Pick<Lease, 'on'>, local: CountedInstance, beatsPerLook: number,
-    pace: Pick<Throttle, 'soon' | 'close'> = new Throttle()
+    link: Pick<Link, 'script' | 'run'>, keys: Keys, lease: Pick<Lease, 'on'>, local: CountedInstance,
+    evictions: Pick<EvictionWatch, 'look'>, beatsPerLook: number, pace: Pick<Throttle, 'soon' | 'close'> = new Throttle()
   ) {
     this.#link = link
     this.#pace = pace
     this.#keys = keys
     this.#local = local
+    this.#evictions = evictions
     this.#beatsPerLook = beatsPerLook
     // At random, so that the partitions do not all look at the same beat.
     this.#beats = Math.floor(Math.random() * beatsPerLook)
@@ -147,12 +152,18 @@ export class UserCounts {
   async #look (): Promise<void> {
     if (this.#dirty.size > 0) this.#schedule()
     if (this.#closed || this.#beats++ % this.#beatsPerLook !== 0) return
-    if (this.#unseen.length === 0) this.#unseen = [...this.#stored]
     try {
-      for (const users of chunks(this.#unseen.splice(0, usersPerBeat), usersPerStep)) await this.#compare(users)
+      const [evicted] = await Promise.all([this.#evictions.look(), this.#compareAll(this.#users.next())])
+      // Where Redis does not tell what it evicts, each look has to cover all users.
+      if (evicted === undefined || evicted !== this.#evicted) await this.#compareAll(this.#users.others())
+      this.#evicted = evicted ?? this.#evicted
     } catch (error) {
       this.#local.log.debug({ err: error }, 'counts of users could not be compared with what is stored')
     }
+  }
+
+  async #compareAll (users: readonly string[]): Promise<void> {
+    for (const some of chunks(users, usersPerStep)) await this.#compare(some)
   }
 
   /** Stores the counts of these users again that Redis lost. */
