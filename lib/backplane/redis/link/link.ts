@@ -14,8 +14,8 @@ import { byHash, bytesCommands, bytesOf, textCommands, type Script } from './scr
 import type { Command, MainLink, SideConnection } from './side-connection.ts'
 import type { RedisSource } from './source.ts'
 
-/** How long a link may be silent before its connection is given up (milliseconds). */
-const silenceMs = 4_000
+/** How long a link may be silent before its connection is given up: it is pinged after two seconds (milliseconds). */
+const silenceMs = 5_000
 /** Misses in a row after which calls fail at once instead of waiting for their own deadline. */
 const missesToTrip = 3
 /** A call that waits behind other answers may take this many deadlines. */
