@@ -194,6 +194,21 @@ t.test('where INFO is forbidden, nobody knows how many keys Redis dropped', asyn
   t.equal(watch.problem, undefined)
 })
 
+t.test('an outage of Redis says nothing about evictions, and Redis is asked again as soon as it is back', async t => {
+  const redis = await startRedis(t, { args: ['--maxmemory-policy', 'allkeys-lru'] })
+  const link = new Link(redis.url, 'command', 500)
+  t.teardown(async () => await link.close())
+  await until(() => link.up)
+  const watch = new EvictionWatch(link, recordedLog().log, () => 0)
+  redis.stop()
+  t.equal(await watch.look(), 0, 'no answer in time')
+  redis.cont()
+  await until(() => link.up)
+  t.equal(watch.problem, undefined)
+  t.equal(await watch.look(), 0)
+  t.match(watch.problem, /allkeys-lru/)
+})
+
 t.test('where a partition moves to another master, keys that this one dropped before are not counted', async t => {
   const { log } = recordedLog()
   const links = await Promise.all([0, 1].map(async () => {

@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { oncePerMinute } from '../../../logging.ts'
 import type { Link } from './port.ts'
+import { isForbidden } from './reply-errors.ts'
 
 /** How long a look counts before Redis is asked again (milliseconds): while its policy is to evict nothing, and with any other. */
 const lookMs = 60_000
@@ -51,17 +52,17 @@ export class EvictionWatch {
   }
 
   /**
-   * Asks Redis, unless it was asked a moment ago. Resolves with how many keys it evicted while this instance watched; with `undefined` when
-   * Redis does not tell, and then no problem is reported. Never rejects.
+   * Asks Redis, unless it was asked a moment ago. Resolves with how many keys it is known to have evicted while this instance watched; with
+   * `undefined` where INFO is forbidden, and then no problem is reported. Never rejects.
    */
   async look (): Promise<number | undefined> {
     const { master } = this.#link
     let memory: Memory
     try {
       memory = await this.#memory()
-    } catch {
-      // INFO is forbidden, or Redis is out, which is reported elsewhere.
-      return undefined
+    } catch (error) {
+      // That Redis is out is reported elsewhere.
+      return isForbidden(error) ? undefined : this.#evicted
     }
     const { policy, evictedKeys } = memory
     const changed = policy !== this.#policy
@@ -86,9 +87,13 @@ export class EvictionWatch {
     const now = this.#now()
     if (known !== undefined && now - known.at < (this.#policy === 'noeviction' ? lookMs : riskyLookMs)) return await known.memory
     const memory = this.#ask()
-    memory.catch(() => undefined)
     looks.set(master, { at: now, memory })
-    return await memory
+    try {
+      return await memory
+    } catch (error) {
+      if (looks.get(master)?.memory === memory && !isForbidden(error)) looks.delete(master)
+      throw error
+    }
   }
 
   async #ask (): Promise<Memory> {

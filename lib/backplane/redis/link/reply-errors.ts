@@ -13,6 +13,11 @@ export function isUnknownScript ({ message }: Error): boolean {
   return message.startsWith('NOSCRIPT') || /^NOPERM.*'evalsha'|^ERR unknown command '?`?evalsha/i.test(message)
 }
 
+/** Whether the user may not run a command, or the server has none of that name. */
+export function isForbidden (error: unknown): boolean {
+  return error instanceof Error && /NOPERM|unknown command/i.test(error.message)
+}
+
 /** Whether a key holds something that this package did not write: another program wrote the key. */
 export function isWrongType (error: unknown): boolean {
   return error instanceof Error && error.message.includes('WRONGTYPE')

@@ -1,6 +1,7 @@
 import { WebsocketGroupsError } from '../../../errors.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from './port.ts'
+import { isForbidden } from './reply-errors.ts'
 import { missingRights } from './rights.ts'
 
 /** The oldest versions that are supported. Sharded pub/sub came with 7.0. */
@@ -73,7 +74,7 @@ async function readInfo (link: Link): Promise<string | undefined> {
   try {
     return await link.run(async redis => await redis.info('server'))
   } catch (error) {
-    if (error instanceof Error && /NOPERM|unknown command/i.test(error.message)) return undefined
+    if (isForbidden(error)) return undefined
     throw error
   }
 }

@@ -1,6 +1,7 @@
 import type { Member } from '../../../types.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
+import { isForbidden } from '../link/reply-errors.ts'
 import { decodeMember } from './records.ts'
 
 /** The assumed size of a member in an answer, before any was seen (bytes). */
@@ -73,7 +74,7 @@ export class MemberLists {
         return { bytes, full: next !== '0' }
       })
     } catch (error) {
-      if (!(error instanceof Error) || !/NOPERM|unknown command/i.test(error.message)) throw error
+      if (!isForbidden(error)) throw error
       // Without the right to read in pages: reads everything at once, with nothing else under way.
       return await bulk.read(async () => {
         const records = await this.#link.runBulk(async redis => await redis.hgetall(key))
