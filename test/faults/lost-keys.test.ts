@@ -306,6 +306,23 @@ for (const [lost, rejoins] of [['counts', 'another instance'], ['counts', 'this 
   })
 }
 
+t.test('one of many groups that was lost and written anew is made whole within some beats, whoever leaves others meanwhile', async t => {
+  const redis = await startRedis(t)
+  const [a, b] = [await new Local({ redis: redis.url, leaseMs }).start(t), await new Local({ redis: redis.url, leaseMs }).start(t)]
+  const groups = Array.from({ length: 1_200 }, (_, n) => `${n}`)
+  await Promise.all(groups.map(async group => await a.join(group, `${a.instanceId}.${group}`)))
+  await until(async () => await a.backplane.count('1199') === 1)
+  for (const group of ['650', '1199']) {
+    await redis.admin.del(`wsg:{0}:r:${group}`)
+    await b.join(group, `${b.instanceId}.${group}`)
+  }
+  await Promise.all(groups.slice(700, 1_100).map(async group => await a.leave(group, `${a.instanceId}.${group}`)))
+  // Turns, which find such a group sooner or later, would take two minutes for all of them.
+  await until(async () => (await Promise.all(['650', '1199'].map(async group => await a.backplane.count(group)))).join() === '2,2', {
+    timeoutMs: 10_000, what: '2 members of both groups to be counted'
+  })
+})
+
 t.test('members of an instance that nobody knows are removed by one with more groups than have their turn at once', async t => {
   const redis = await startRedis(t)
   const local = await new Local({ redis: redis.url, leaseMs, operationTimeoutMs: 5_000, joinTimeoutMs: 5_000 }).start(t)

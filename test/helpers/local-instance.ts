@@ -73,6 +73,13 @@ export class Local extends EmptyInstance {
     return await this.backplane.publish([target], messageEnvelope(text, { origin: this.instanceId, sequence: ++this.#sequence, target }))
   }
 
+  async leave (group: string, connectionId: string): Promise<void> {
+    const members = this.#groups.get(group)
+    members?.delete(connectionId)
+    if (members?.size === 0) this.#groups.delete(group)
+    await this.backplane.syncMember(group, connectionId)
+  }
+
   async join (group: string, connectionId: string): Promise<void> {
     const members = this.#groups.get(group) ?? new Map<string, Member>()
     this.#groups.set(group, members.set(connectionId, { connectionId, instanceId: this.instanceId, joinedAt: 0 }))

@@ -17,7 +17,7 @@ t.test('a round has each item once, in as many parts as it should have, of no fe
 
 t.test('a round has the items that are there when it begins', async t => {
   let count = 6
-  const round = new Round(() => numbers(count), { parts: 2, least: 1 })
+  const round = new Round(() => numbers(count), { parts: 2, least: 1, most: 10 })
   t.strictSame(round.next(), ['0', '1', '2'])
   count = 8
   t.strictSame(round.next(), ['3', '4', '5'])
@@ -26,10 +26,19 @@ t.test('a round has the items that are there when it begins', async t => {
 
 t.test('the others are all that the last part did not have, and new ones', async t => {
   let count = 9
-  const round = new Round(() => numbers(count), { parts: 3, least: 1, most: 5 })
+  const round = new Round(() => numbers(count), { parts: 3, least: 1, most: 10 })
   round.next()
   t.strictSame(round.next(), ['3', '4', '5'])
   count = 10
-  t.strictSame(round.others(), ['6', '7', '8', '0', '1'], 'no more than a part may have')
+  t.strictSame(round.others(), ['6', '7', '8', '0', '1', '2', '9'])
   t.strictSame(round.next(), ['0', '1', '2', '3'], 'then another round begins')
+})
+
+t.test('of more others than a part may have, those that are left have their turn next', async t => {
+  const round = new Round(() => numbers(12), { parts: 4, least: 1, most: 5 })
+  t.strictSame(round.next(), ['0', '1', '2'])
+  t.strictSame(round.others(), ['3', '4', '5', '6', '7'])
+  t.strictSame(round.next(), ['8', '9', '10'])
+  t.strictSame(round.others(), ['11', '0', '1', '2', '3'])
+  t.strictSame(round.next(), ['4', '5', '6'])
 })

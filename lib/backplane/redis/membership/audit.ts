@@ -5,7 +5,7 @@ import type { EvictionWatch } from '../link/evictions.ts'
 import type { Link } from '../link/port.ts'
 import { isWrongType } from '../link/reply-errors.ts'
 import { luaInteger, Script } from '../link/script.ts'
-import { Inspector } from './inspector.ts'
+import { Inspector, type Changing } from './inspector.ts'
 import { Round } from './round.ts'
 import { safetyTtlMs } from './scripts.ts'
 
@@ -15,7 +15,7 @@ const perLook = { parts: 4, least: 256, most: 10_000 } as const
 const groupsPerStep = 256
 /** Every how many looks the next groups have their turn, and how many these are. */
 const looksPerTurn = 8
-const perTurn = { parts: 32, least: 16 } as const
+const perTurn = { parts: 32, least: 16, most: 10_000 } as const
 /** Groups that differ are compared again after this many milliseconds. */
 const secondLookMs = 100
 
@@ -35,8 +35,6 @@ if call('HLEN', KEYS[2]) > call('ZCARD', KEYS[4]) then
   for i = 1, #ids do call('ZADD', KEYS[4], 'NX', time[1] * 1000 + math.floor(time[2] / 1000) + lease, ids[i]) end
 end
 `)
-
-type Changing = (group: string) => boolean
 
 /** What belongs to no single group. Where another program wrote a value of another type, nothing is known: the index may be gone. */
 interface Marks {
@@ -71,9 +69,9 @@ export class Audit {
   #looks = 0
   /** Whether the next turn is for all groups. */
   #wholeTurn = false
-  /** The mark of the last look, and how many groups are still to be compared because it moved. */
+  /** The mark of the last look, and the groups that are still to be compared because it moved. */
   #anew: string | null | undefined
-  #unsure = 0
+  #unsure = new Set<string>()
   /** How many keys Redis had evicted by the last look. */
   #evicted = 0
   #closed = false
@@ -105,16 +103,17 @@ export class Audit {
       if (found.length === 0 || this.#closed) return []
       // A connection is in its group in the hub a moment before its membership is handed over to be written.
       await new Promise<void>(resolve => { setTimeout(resolve, secondLookMs) })
-      return this.#mayWrite(await this.#marks(), generation) ? await this.#inspector.inspect(found, changing) : []
+      return this.#mayWrite(await this.#marks(), generation) ? await this.#inspector.compare(found, changing) : []
     } catch (error) {
       // Whatever was found out about the mark may not have been acted on.
       this.#anew = undefined
+      if (this.#wholeTurn) this.#looks = 0
       this.#local.log.debug({ err: error }, 'memberships could not be compared with what is stored')
       return []
     }
   }
 
-  /** Redis lost what it knew of the instances, those that died among them: the next look compares all groups. */
+  /** Redis lost what it knew of the instances, those that died among them: the next look is a turn of all groups. */
   lost (): void {
     this.#wholeTurn = true
     this.#looks = 0
@@ -129,39 +128,48 @@ export class Audit {
   async #look (generation: number, changing: Changing): Promise<string[]> {
     const groups = this.#groups.next()
     const isTurn = this.#looks++ % looksPerTurn === 0
+    const isWhole = isTurn && this.#wholeTurn
+    const turn = isWhole ? this.#local.groups() : isTurn ? this.#turns.next() : []
     const [marks, evicted, missing, differing] = await Promise.all([
       this.#marks(isTurn),
       this.#evictions.look(),
-      this.#unsure > 0 ? [] : this.#missing(groups, changing),
-      this.#inspector.inspect([...this.#inspector.haunted, ...isTurn ? this.#nextTurn() : []], changing)
+      this.#unsure.size > 0 ? [] : this.#missing(groups, changing),
+      this.#inspector.inspect([...new Set([...this.#inspector.haunted, ...turn])], changing)
     ])
     if (!this.#mayWrite(marks, generation)) return []
+    if (isWhole) this.#wholeTurn = false
     if (marks.generation !== undefined && (!marks.indexed || marks.known > marks.leased)) await this.#renewMarks(generation)
-    if (!marks.indexed || marks.anew !== this.#anew) this.#unsure = [...this.#local.groups()].length
-    this.#anew = marks.anew
     // Where Redis does not tell what it evicts, each look has to cover all groups.
-    const others = marks.indexed && evicted !== undefined && evicted === this.#evicted ? [] : this.#groups.others()
-    const all = [...groups, ...others]
-    const unsure = this.#unsure > 0 ? all : [...missing, ...await this.#missing(others, changing)]
-    const found = new Set([...differing, ...await this.#inspector.inspect(unsure, changing)])
-    this.#unsure = Math.max(0, this.#unsure - all.length)
+    const covers = !marks.indexed || evicted === undefined || evicted !== this.#evicted
+    // Those that wait longest come first. While any wait, none is asked for by its keys alone.
+    if (!marks.indexed || marks.anew !== this.#anew || (covers && this.#unsure.size > 0)) {
+      this.#unsure = new Set([...this.#unsure, ...this.#local.groups()])
+    }
+    this.#anew = marks.anew
+    const others = covers && this.#unsure.size === 0 ? await this.#missing(this.#groups.others(), changing) : []
+    const unsure = this.#takeUnsure(covers, changing)
+    const found = [...differing, ...await this.#inspector.compare([...new Set([...missing, ...others, ...unsure])], changing)]
     if (evicted !== undefined && evicted !== this.#evicted) {
       this.#evicted = evicted
       // Redis may have evicted what it knew of instances that died.
       this.#wholeTurn = true
     }
-    return [...found]
+    return found
+  }
+
+  /** The next groups that are to be compared because the mark moved. Those that are just changing stay. */
+  #takeUnsure (all: boolean, changing: Changing): string[] {
+    if (this.#unsure.size === 0) return []
+    const most = all ? perLook.most : this.#groups.sizeOf([...this.#local.groups()].length)
+    const next = first(this.#unsure, most)
+    for (const group of next) this.#unsure.delete(group)
+    for (const group of next) if (changing(group)) this.#unsure.add(group)
+    return next
   }
 
   /** Not when a newer generation of this instance writes, or nobody is to know any more. */
   #mayWrite (marks: Marks, generation: number): boolean {
     return !this.#closed && (marks.generation === undefined || marks.generation === generation)
-  }
-
-  #nextTurn (): Iterable<string> {
-    const groups = this.#wholeTurn ? this.#local.groups() : this.#turns.next()
-    this.#wholeTurn = false
-    return groups
   }
 
   async #marks (counted = false): Promise<Marks> {
@@ -194,7 +202,9 @@ export class Audit {
   /** Resolves with the groups, among these, of which a key may be missing: all of a step with one that is. */
   async #missing (groups: readonly string[], changing: Changing): Promise<string[]> {
     const found: string[] = []
-    for (const some of chunks(groups.filter(group => !changing(group)), groupsPerStep)) {
+    // Some may have been left since the round began.
+    const held = groups.filter(group => !changing(group) && first(this.#local.memberIds(group), 1).length > 0)
+    for (const some of chunks(held, groupsPerStep)) {
       if (this.#closed) break
       const keys = some.flatMap(group => [this.#keys.members(group, this.#local.instanceId), this.#keys.counts(group)])
       if (await this.#link.run(async redis => await redis.exists(keys)) !== keys.length) found.push(...some)

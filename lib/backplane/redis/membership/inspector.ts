@@ -12,26 +12,34 @@ const groupsPerStep = 256
 /**
  * Compares what is stored of groups with what this instance has, and looks for members of instances that have neither a record nor a lease.
  * KEYS 1 instances  2 leases  3 index, then this instance's members and the counts of each group
- * ARGV 1 id of this instance, then of each group its name, and how many members it has here ('': that is just changing)
+ * ARGV 1 id of this instance  2 whether to look for others (1 or 0), then of each group its name, and how many members it has here ('':
+ *      that is just changing)
  * Returns number (from 1) and instance of what was found: an unknown instance with members there, or '' where this instance's differ.
  */
 const inspect = new Script(`
-local call, pcall, found = redis.call, redis.pcall, {}
-local known = {['#'] = true, [ARGV[1]] = true}
+local found, known, hunts = {}, {['#'] = true, [ARGV[1]] = true}, ARGV[2] == '1'
+local function read (...)
+  local reply = redis.pcall(...)
+  -- Another program wrote a value of another type: it holds nothing that is looked for.
+  if type(reply) == 'table' and reply.err then
+    if not string.find(reply.err, 'WRONGTYPE', 1, true) then error(reply.err) end
+    return {}
+  end
+  return reply
+end
 for group = 1, (#KEYS - 3) / 2 do
-  local counts, name, held = KEYS[2 * group + 3], ARGV[2 * group], ARGV[2 * group + 1]
-  -- Another program may have written a value of another type: the error that is returned then equals nothing.
+  local counts, name, held = KEYS[2 * group + 3], ARGV[2 * group + 1], ARGV[2 * group + 2]
   if held ~= '' and (
-    pcall('HLEN', KEYS[2 * group + 2]) ~= tonumber(held) or (pcall('HGET', counts, ARGV[1]) or '0') ~= held or
-    held ~= '0' and pcall('SISMEMBER', KEYS[3], name) ~= 1
+    read('HLEN', KEYS[2 * group + 2]) ~= tonumber(held) or (read('HGET', counts, ARGV[1]) or '0') ~= held or
+    held ~= '0' and read('SISMEMBER', KEYS[3], name) ~= 1
   ) then
     found[#found + 1] = group
     found[#found + 1] = ''
   end
-  local ids = pcall('HKEYS', counts)
+  local ids = hunts and read('HKEYS', counts) or {}
   for i = 1, #ids do
     local id = ids[i]
-    if known[id] == nil then known[id] = call('HGET', KEYS[1], id) or call('ZSCORE', KEYS[2], id) end
+    if known[id] == nil then known[id] = redis.call('HGET', KEYS[1], id) or redis.call('ZSCORE', KEYS[2], id) end
     if not known[id] then
       found[#found + 1] = group
       found[#found + 1] = id
@@ -57,6 +65,8 @@ if stored[1] then
 end
 return members
 `)
+
+export type Changing = (group: string) => boolean
 
 /**
  * Compares groups with what is stored of them, and removes ghosts: members of instances that nobody knows, whose records, leases and lists
@@ -93,21 +103,26 @@ export class Inspector {
    * Resolves with the groups, among these, of which other members are stored than this instance has, but for those that are just changing.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
-  async inspect (groups: readonly string[], changing: (group: string) => boolean): Promise<string[]> {
-    const { instanceId } = this.#local
-    const { instances, leases } = this.#keys
+  async compare (groups: readonly string[], changing: Changing): Promise<string[]> {
+    const differing: string[] = []
+    for (const some of chunks(groups, groupsPerStep)) {
+      if (this.#closed) break
+      for (const [at] of await this.#ask(some, changing, false)) differing.push(some[at - 1] ?? '')
+    }
+    return differing
+  }
+
+  /** As `compare`, and removes ghosts. It costs Redis more, the more instances have members of a group. */
+  async inspect (groups: readonly string[], changing: Changing): Promise<string[]> {
     const differing: string[] = []
     let removed = 0
     for (const some of chunks(groups, groupsPerStep)) {
       if (this.#closed) break
-      const keys = some.flatMap(group => [this.#keys.members(group, instanceId), this.#keys.counts(group)])
-      const held = some.flatMap(group => [group, changing(group) ? '' : `${[...this.#local.memberIds(group)].length}`])
-      const reply = await this.#link.script(inspect, [instances, leases, this.#keys.index(instanceId), ...keys], [instanceId, ...held])
       const ghosts = new Map<string, string[]>()
-      for (const [at, instance] of chunks(reply as Array<number | string>, 2)) {
-        const group = some[Number(at) - 1] ?? ''
+      for (const [at, instance] of await this.#ask(some, changing, true)) {
+        const group = some[at - 1] ?? ''
         if (instance === '') differing.push(group)
-        else ghosts.set(group, [...ghosts.get(group) ?? [], String(instance)])
+        else ghosts.set(group, [...ghosts.get(group) ?? [], instance])
       }
       for (const group of some) removed += await this.#exorcise(group, ghosts.get(group) ?? [])
     }
@@ -116,6 +131,16 @@ export class Inspector {
       this.#local.membersLost?.()
     }
     return differing
+  }
+
+  async #ask (groups: readonly string[], changing: Changing, hunts: boolean): Promise<Array<[at: number, instance: string]>> {
+    const { instanceId } = this.#local
+    const { instances, leases } = this.#keys
+    const keys = groups.flatMap(group => [this.#keys.members(group, instanceId), this.#keys.counts(group)])
+    const held = groups.flatMap(group => [group, changing(group) ? '' : `${[...this.#local.memberIds(group)].length}`])
+    const args = [instanceId, hunts ? 1 : 0, ...held]
+    const reply = await this.#link.script(inspect, [instances, leases, this.#keys.index(instanceId), ...keys], args)
+    return [...chunks(reply as Array<number | string>, 2)].map(([at, instance]) => [Number(at), String(instance)])
   }
 
   /** Notes the ghosts that were found in a group, removes those that were noted a lease ago, and resolves with how many these were. */
@@ -132,9 +157,15 @@ export class Inspector {
     return removed
   }
 
+  /** Never rejects: a ghost that stays must not keep others from being found. */
   async #remove (group: string, instance: string): Promise<number> {
     const { instances, leases } = this.#keys
     const keys = [this.#keys.members(group, instance), this.#keys.counts(group), instances, leases]
-    return Number(await this.#link.script(removeGhost, keys, [instance]))
+    try {
+      return Number(await this.#link.script(removeGhost, keys, [instance]))
+    } catch (error) {
+      this.#local.log.debug({ err: error, group, instance }, 'members of an unknown instance could not be removed')
+      return 0
+    }
   }
 }

@@ -3,16 +3,16 @@ interface RoundOptions {
   readonly parts: number
   /** The fewest, and the most, items of a part. */
   readonly least: number
-  readonly most?: number
+  readonly most: number
 }
 
 /** Goes through a collection that changes, a part at a time, and then again. */
 export class Round {
   readonly #items: () => Iterable<string>
   readonly #options: RoundOptions
-  /** The items of this round, and how many of them had their turn. */
-  #round: string[] = []
-  #done = 0
+  /** The items of this round that still have their turn. */
+  #left: string[] = []
+  #part: string[] = []
   #size = 0
 
   constructor (items: () => Iterable<string>, options: RoundOptions) {
@@ -22,21 +22,25 @@ export class Round {
 
   /** The next part. A round has the items that are there when it begins. */
   next (): string[] {
-    if (this.#done >= this.#round.length) {
-      const { parts, least, most = Infinity } = this.#options
-      this.#round = [...this.#items()]
-      this.#size = Math.min(most, Math.max(least, Math.ceil(this.#round.length / parts)))
-      this.#done = 0
+    if (this.#left.length === 0) {
+      this.#left = [...this.#items()]
+      this.#size = this.sizeOf(this.#left.length)
     }
-    this.#done += this.#size
-    return this.#round.slice(this.#done - this.#size, this.#done)
+    this.#part = this.#left.splice(0, this.#size)
+    return this.#part
   }
 
-  /** The items outside the last part, those of the rest of the round first, no more than a part may have. Another round begins then. */
+  /** The items outside the last part, no more than a part may have: the rest of the round first. What is left has its turn next. */
   others (): string[] {
-    const part = new Set(this.#round.slice(this.#done - this.#size, this.#done))
-    const others = [...new Set([...this.#round.slice(this.#done), ...this.#items()])].filter(item => !part.has(item))
-    this.#done = this.#round.length
-    return others.slice(0, this.#options.most)
+    const others = new Set([...this.#left, ...this.#items()])
+    for (const item of this.#part) others.delete(item)
+    this.#left = [...others]
+    return this.#left.splice(0, this.#options.most)
+  }
+
+  /** How many of so many items a part has. */
+  sizeOf (items: number): number {
+    const { parts, least, most } = this.#options
+    return Math.min(most, Math.max(least, Math.ceil(items / parts)))
   }
 }

@@ -78,6 +78,7 @@ export class UserCounts {
   readonly #evictions: Pick<EvictionWatch, 'look'>
   readonly #beatsPerLook: number
   #beats: number
+  #looking: Promise<void> | undefined
   /** How many keys Redis had evicted by the last look. */
   #evicted = 0
   /** Users for whom Redis has, or may have, a count of this instance. */
@@ -108,7 +109,8 @@ export class UserCounts {
     this.#beatsPerLook = beatsPerLook
     // At random, so that the partitions do not all look at the same beat.
     this.#beats = Math.floor(Math.random() * beatsPerLook)
-    lease.on({ resumed: lost => this.#resume(lost), beating: () => { void this.#look() } })
+    lease.on({ resumed: lost => this.#resume(lost) })
+    lease.on({ beating: () => { this.#looking ??= this.#look().finally(() => { this.#looking = undefined }) } })
   }
 
   /** As `Backplane.syncUser`. */
