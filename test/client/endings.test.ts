@@ -58,7 +58,9 @@ t.test('a server that takes the protocol and never says a word is one of another
   const { events } = recordedClient(t, silent.url, { connectTimeoutMs: 200 })
   await until(() => events.close.length > 0)
   t.match(events.close, [{ error: { code: 'PROTOCOL_UNSUPPORTED', message: 'no welcome in time' } }])
-  t.strictSame([silent.peers.length, events.error.length], [3, 2], 'one alone may have been cut off')
+  // An attempt that a busy machine holds up fails before the server could say a word, and counts for nothing.
+  const silences = events.error.filter(({ message }) => message.endsWith('no welcome in time'))
+  t.equal(silences.length, 2, 'one alone may have been cut off')
 
   // One welcome, four silences, and welcomes again: a busy machine may miss some of these.
   const welcomes = [true, false, false, false, false]
