@@ -85,7 +85,7 @@ async function isClusterNode (link: Link): Promise<boolean> {
     await link.run(async redis => await redis.cluster('INFO'))
     return true
   } catch (error) {
-    if (error instanceof Error && /NOPERM|unknown command|cluster support disabled/i.test(error.message)) return false
+    if (isForbidden(error) || (error instanceof Error && /cluster support disabled/i.test(error.message))) return false
     throw error
   }
 }
