@@ -6,13 +6,9 @@ import type { Link } from '../link/port.ts'
 import { isWrongType } from '../link/reply-errors.ts'
 import { luaInteger, Script } from '../link/script.ts'
 import { Inspector, type Changing } from './inspector.ts'
-import { Round } from './round.ts'
+import { perLook, perStep, Round } from './round.ts'
 import { safetyTtlMs } from './scripts.ts'
 
-/** How many groups each look covers: these parts of all are looked at one after another. */
-const perLook = { parts: 4, least: 256, most: 10_000 } as const
-/** How many groups are looked at together: what others ask of Redis, and what this process has to do, comes between. */
-const groupsPerStep = 256
 /** Every how many looks the next groups have their turn, and how many these are. */
 const looksPerTurn = 8
 const perTurn = { parts: 32, least: 16, most: 10_000 } as const
@@ -204,7 +200,7 @@ export class Audit {
     const found: string[] = []
     // Some may have been left since the round began.
     const held = groups.filter(group => !changing(group) && first(this.#local.memberIds(group), 1).length > 0)
-    for (const some of chunks(held, groupsPerStep)) {
+    for (const some of chunks(held, perStep)) {
       if (this.#closed) break
       const keys = some.flatMap(group => [this.#keys.members(group, this.#local.instanceId), this.#keys.counts(group)])
       if (await this.#link.run(async redis => await redis.exists(keys)) !== keys.length) found.push(...some)

@@ -4,10 +4,8 @@ import { chunks } from '../batching.ts'
 import type { Keys } from '../keys.ts'
 import type { Link } from '../link/port.ts'
 import { Script } from '../link/script.ts'
+import { perStep } from './round.ts'
 import { luaUncount } from './scripts.ts'
-
-/** How many groups are looked at together: what others ask of Redis, and what this process has to do, comes between. */
-const groupsPerStep = 256
 
 /**
  * Compares what is stored of groups with what this instance has, and looks for members of instances that have neither a record nor a lease.
@@ -105,7 +103,7 @@ export class Inspector {
    */
   async compare (groups: readonly string[], changing: Changing): Promise<string[]> {
     const differing: string[] = []
-    for (const some of chunks(groups, groupsPerStep)) {
+    for (const some of chunks(groups, perStep)) {
       if (this.#closed) break
       for (const [at] of await this.#ask(some, changing, false)) differing.push(some[at - 1] ?? '')
     }
@@ -116,7 +114,7 @@ export class Inspector {
   async inspect (groups: readonly string[], changing: Changing): Promise<string[]> {
     const differing: string[] = []
     let removed = 0
-    for (const some of chunks(groups, groupsPerStep)) {
+    for (const some of chunks(groups, perStep)) {
       if (this.#closed) break
       const ghosts = new Map<string, string[]>()
       for (const [at, instance] of await this.#ask(some, changing, true)) {

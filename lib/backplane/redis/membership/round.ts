@@ -1,3 +1,10 @@
+/**
+ * How many groups, or users, of an instance each look for losses covers: these parts of all are looked at one after another. And how many
+ * are looked at together: what others ask of Redis, and what this process has to do, comes between.
+ */
+export const perLook = { parts: 4, least: 256, most: 10_000 } as const
+export const perStep = 256
+
 interface RoundOptions {
   /** In how many parts a round goes through all items. */
   readonly parts: number

@@ -9,15 +9,11 @@ import { hashes, mending } from '../link/mending.ts'
 import type { EvictionWatch } from '../link/evictions.ts'
 import type { Link } from '../link/port.ts'
 import { luaInteger, luaNow, luaPermitted, Script } from '../link/script.ts'
-import { Round } from './round.ts'
+import { perLook, perStep, Round } from './round.ts'
 import { luaAdd } from './scripts.ts'
 
 /** Users per call: a call of the script holds up everything else in Redis. */
 const batchSize = 128
-/** How many users each look compares: these parts of all are looked at one after another. */
-const perLook = { parts: 4, least: 256, most: 10_000 } as const
-/** How many users are compared at once: what others ask of Redis, and what this process has to do, comes between. */
-const usersPerStep = 256
 /** TTL of the counts of a user (milliseconds). Instances store theirs again once an hour, and remove those of dead instances then, too. */
 const ttlMs = 7_500_000
 /** How long (milliseconds), and for how many users, a leave is remembered: a replica is rarely further behind. */
@@ -165,7 +161,7 @@ export class UserCounts {
   }
 
   async #compareAll (users: readonly string[]): Promise<void> {
-    for (const some of chunks(users, usersPerStep)) await this.#compare(some)
+    for (const some of chunks(users, perStep)) await this.#compare(some)
   }
 
   /** Stores the counts of these users again that Redis lost. */
