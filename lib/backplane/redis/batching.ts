@@ -61,7 +61,7 @@ export class WorkQueue<Item extends object> {
 }
 
 /** The shortest time between two starts (milliseconds). */
-const gapMs = 5
+const gapMs = 8
 
 /**
  * Starts work at once after a quiet moment, and otherwise a few milliseconds after the last start, so that thousands of changes become few
