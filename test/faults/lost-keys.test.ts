@@ -222,6 +222,7 @@ t.test('the count of a user that Redis refused is stored by a later beat', async
 
 interface Large {
   readonly redis: TestRedis
+  readonly local: Local
   /** Three keys of each group, and of the user with the same name. */
   readonly keys: readonly string[]
   /** Resolves at the next beat. */
@@ -249,6 +250,7 @@ async function large (t: Test, { args = [], forbidden, leaseMs = 15_000 }: Large
   const beats = async (): Promise<number> => Number(await redis.admin.zscore('wsg:{0}:live', local.instanceId))
   return {
     redis,
+    local,
     keys: names.flatMap(name => [`wsg:{0}:r:${name}`, `wsg:{0}:m:${name}:${local.instanceId}`, `wsg:{0}:u:${name}`]),
     async beat () {
       const last = await beats()
@@ -276,6 +278,22 @@ t.test('each of thousands of groups and users whose key another program deleted 
   await redis.admin.del(...keys.filter((_, n) => n % 900 < 3))
   for (let n = 0; n < 4; n++) await beat()
   await until(async () => await redis.admin.exists(...keys) === keys.length, { timeoutMs: 1_400, what: 'all keys, before the next beat' })
+})
+
+t.test('the list of thousands of groups that was lost and written anew by a join is whole again after a beat', async t => {
+  const { redis, local, beat } = await large(t, { leaseMs: 6_000 })
+  const index = `wsg:{0}:i:${local.instanceId}`
+  await redis.admin.config('RESETSTAT')
+  await beat()
+  await until(async () => await redis.admin.sismember(index, '') === 1, { timeoutMs: 1_400, what: 'the list to be marked as whole' })
+  const compared = Number(/cmdstat_hlen:calls=(\d+)/.exec(await redis.admin.info('commandstats'))?.[1])
+  t.ok(compared < 1_000, `an instance that has its first groups compares no more than a quarter of them: ${compared}`)
+  await redis.admin.del(index)
+  await local.join('another', `${local.instanceId}.another`)
+  t.equal(await redis.admin.scard(index), 1)
+  await beat()
+  // With its mark.
+  await until(async () => await redis.admin.scard(index) === 3_002, { timeoutMs: 1_400, what: 'all groups to be listed' })
 })
 
 t.test('where Redis does not tell whether it evicts keys, each beat looks for those of all groups and users', async t => {

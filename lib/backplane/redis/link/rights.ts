@@ -55,7 +55,7 @@ function rightsOfInstances (keys: Keys): Right[] {
     ['pexpire', members, '1'], ['unlink', members], ['exists', counts], ['hget', counts, instance], ['hkeys', counts],
     ['hmget', counts, '#'], ['hset', counts, '#', '1'], ['hdel', counts, instance], ['pexpire', counts, '1'],
     ['del', counts],
-    ['sadd', index, ''], ['srem', index, ''], ['smembers', index], ['sscan', index, '0'], ['scard', index], ['sismember', index, ''],
+    ['sadd', index, ''], ['srem', index, ''], ['smembers', index], ['sscan', index, '0'], ['scard', index], ['smismember', index, ''],
     ['pexpire', index, '1'], ['scan', '0'],
     ...(['group', 'user'] as const).map(kind => keys.told(kind)).flatMap(told => {
       return [['sadd', told, ''], ['srem', told, ''], ['sscan', told, '0'], ['pexpire', told, '1']]

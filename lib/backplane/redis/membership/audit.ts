@@ -135,16 +135,15 @@ export class Audit {
     if (!this.#mayWrite(marks, generation)) return []
     if (isWhole) this.#wholeTurn = false
     if (marks.generation !== undefined && (!marks.indexed || marks.known > marks.leased)) await this.#renewMarks(generation)
+    const unlisted = marks.indexed ? [] : await this.#unlisted(changing)
     // Where Redis does not tell what it evicts, each look has to cover all groups.
-    const covers = !marks.indexed || evicted === undefined || evicted !== this.#evicted
+    const covers = evicted === undefined || evicted !== this.#evicted
     // Those that wait longest come first. While any wait, none is asked for by its keys alone.
-    if (!marks.indexed || marks.anew !== this.#anew || (covers && this.#unsure.size > 0)) {
-      this.#unsure = new Set([...this.#unsure, ...this.#local.groups()])
-    }
+    if (marks.anew !== this.#anew || (covers && this.#unsure.size > 0)) this.#unsure = new Set([...this.#unsure, ...this.#local.groups()])
     this.#anew = marks.anew
     const others = covers && this.#unsure.size === 0 ? await this.#missing(this.#groups.others(), changing) : []
     const unsure = this.#takeUnsure(covers, changing)
-    const found = [...differing, ...await this.#inspector.compare([...new Set([...missing, ...others, ...unsure])], changing)]
+    const found = [...differing, ...await this.#inspector.compare([...new Set([...missing, ...others, ...unlisted, ...unsure])], changing)]
     if (evicted !== undefined && evicted !== this.#evicted) {
       this.#evicted = evicted
       // Redis may have evicted what it knew of instances that died.
@@ -173,8 +172,8 @@ export class Audit {
     const { instances, generations, leases } = this.#keys
     const marks = this.#hasGroups ? 1 : 0
     try {
-      const [[newest, anew = null], marked, known, leased] = await this.#link.run(async redis => await Promise.all([
-        redis.hmget(generations, instanceId, ''), redis.sismember(this.#keys.index(instanceId), ''),
+      const [[newest, anew = null], [marked], known, leased] = await this.#link.run(async redis => await Promise.all([
+        redis.hmget(generations, instanceId, ''), redis.smismember(this.#keys.index(instanceId), ''),
         counted ? redis.hlen(instances) : 0, counted ? redis.zcard(leases) : 0
       ]))
       return { generation: Number(newest), anew, indexed: marked === marks, known, leased }
@@ -193,6 +192,23 @@ export class Audit {
 
   get #hasGroups (): boolean {
     return first(this.#local.groups(), 1).length > 0
+  }
+
+  /** Resolves with the groups that the index lacks. An instance that has its first groups has no mark there yet, and lacks none. */
+  async #unlisted (changing: Changing): Promise<string[]> {
+    const index = this.#keys.index(this.#local.instanceId)
+    const found: string[] = []
+    for (const some of chunks([...this.#local.groups()].filter(group => !changing(group)), perStep)) {
+      if (this.#closed) break
+      try {
+        const listed = await this.#link.run(async redis => await redis.smismember(index, some))
+        found.push(...some.filter((_, at) => listed[at] !== 1))
+      } catch (error) {
+        if (!isWrongType(error)) throw error
+        found.push(...some)
+      }
+    }
+    return found
   }
 
   /** Resolves with the groups, among these, of which a key may be missing: all of a step with one that is. */

@@ -10,8 +10,8 @@ import { luaUncount } from './scripts.ts'
 /**
  * Compares what is stored of groups with what this instance has, and looks for members of instances that have neither a record nor a lease.
  * KEYS 1 instances  2 leases  3 index, then this instance's members and the counts of each group
- * ARGV 1 id of this instance  2 whether to look for others (1 or 0), then of each group its name, and how many members it has here ('':
- *      that is just changing)
+ * ARGV 1 id of this instance  2 whether to look for others (1 or 0), then the name of each group, then how many members each has here
+ *      ('': that is just changing)
  * Returns number (from 1) and instance of what was found: an unknown instance with members there, or '' where this instance's differ.
  */
 const inspect = new Script(`
@@ -25,11 +25,13 @@ local function read (...)
   end
   return reply
 end
-for group = 1, (#KEYS - 3) / 2 do
-  local counts, name, held = KEYS[2 * group + 3], ARGV[2 * group + 1], ARGV[2 * group + 2]
+local groups = (#KEYS - 3) / 2
+local listed = read('SMISMEMBER', KEYS[3], unpack(ARGV, 3, groups + 2))
+for group = 1, groups do
+  local counts, held = KEYS[2 * group + 3], ARGV[groups + group + 2]
   if held ~= '' and (
     read('HLEN', KEYS[2 * group + 2]) ~= tonumber(held) or (read('HGET', counts, ARGV[1]) or '0') ~= held or
-    held ~= '0' and read('SISMEMBER', KEYS[3], name) ~= 1
+    held ~= '0' and listed[group] ~= 1
   ) then
     found[#found + 1] = group
     found[#found + 1] = ''
@@ -135,8 +137,8 @@ export class Inspector {
     const { instanceId } = this.#local
     const { instances, leases } = this.#keys
     const keys = groups.flatMap(group => [this.#keys.members(group, instanceId), this.#keys.counts(group)])
-    const held = groups.flatMap(group => [group, changing(group) ? '' : `${[...this.#local.memberIds(group)].length}`])
-    const args = [instanceId, hunts ? 1 : 0, ...held]
+    const held = groups.map(group => changing(group) ? '' : [...this.#local.memberIds(group)].length)
+    const args = [instanceId, hunts ? 1 : 0, ...groups, ...held]
     const reply = await this.#link.script(inspect, [instances, leases, this.#keys.index(instanceId), ...keys], args)
     return [...chunks(reply as Array<number | string>, 2)].map(([at, instance]) => [Number(at), String(instance)])
   }
