@@ -1,7 +1,7 @@
 import { deferred, withProgress, type Deferred } from '../../../deadline.ts'
 import { hasCode, WebsocketGroupsError } from '../../../errors.ts'
 import type { LocalInstance } from '../../backplane.ts'
-import { Throttle } from '../batching.ts'
+import { first, Throttle } from '../batching.ts'
 import type { Link } from '../link/port.ts'
 import type { Audit } from './audit.ts'
 import type { Lease } from './lease.ts'
@@ -202,13 +202,14 @@ export class MemberReconciler {
   async #storeSome (): Promise<void> {
     const some: Array<[group: string, change: Change]> = []
     let left = changesPerStep
-    for (const [group, change] of firstOf(this.#changes, groupsPerStep)) {
+    for (const [group, change] of first(this.#changes, groupsPerStep)) {
       this.#changes.delete(group)
       some.push([group, change])
       if ((left -= change.ids.size) <= 0) break
     }
     try {
-      await this.#assertStored(this.#store.write(this.#lease.generation, some.map(([group, { ids }]) => [group, ids])))
+      const lost = await this.#assertStored(this.#store.write(this.#lease.generation, some.map(([group, { ids }]) => [group, ids])))
+      for (const group of lost) this.#markDirty(group)
     } catch (error) {
       for (const [group, change] of some) {
         // When Redis does not answer, the waiting callers give up by their own deadlines.
@@ -221,8 +222,9 @@ export class MemberReconciler {
   }
 
   /** @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE when Redis knows a newer generation, and what the write throws */
-  async #assertStored (write: Promise<boolean>): Promise<void> {
-    if (await write) return
+  async #assertStored (write: Promise<readonly string[] | undefined>): Promise<readonly string[]> {
+    const lost = await write
+    if (lost !== undefined) return lost
     this.#lease.fenced()
     throw new WebsocketGroupsError('WSG_BACKPLANE_UNAVAILABLE', 'this instance was declared dead and is registering again')
   }
@@ -258,7 +260,7 @@ export class MemberReconciler {
         throw error
       }
     }
-    const groups = [...firstOf(this.#dirty, groupsPerRepair)]
+    const groups = first(this.#dirty, groupsPerRepair)
     for (const [group] of groups) this.#dirty.delete(group)
     try {
       const different = await this.#store.groupsWithOtherCount(groups.filter(([, check]) => check === 'count').map(([group]) => group))
@@ -268,13 +270,5 @@ export class MemberReconciler {
       for (const [group] of groups) this.#dirty.set(group, 'ids')
       throw error
     }
-  }
-}
-
-function * firstOf<Value> (values: Iterable<Value>, count: number): Iterable<Value> {
-  if (count === 0) return
-  for (const value of values) {
-    yield value
-    if (--count === 0) return
   }
 }

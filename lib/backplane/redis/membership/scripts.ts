@@ -28,15 +28,15 @@ export function luaAdd (words: string): string {
 /**
  * Stores changes of the members that one instance has in some groups, and corrects the total of each group by the difference. Idempotent:
  * what it leaves behind depends on the members alone, not on how often or in which order it ran. A full Redis takes no additions, which
- * the call then fails with; removals are made all the same. Where it writes a key anew, of which others may have lost entries with what was
- * there before, it changes the mark that audit.ts watches (an empty id in `generations`).
+ * the call then fails with; removals are made all the same. Where entries were lost, and before it writes a key anew, of which others may
+ * have lost entries, it changes the mark that audit.ts watches (an empty id in `generations`): the reply may not arrive.
  * KEYS 1 index  2 generations, then members and counts of each group; those with additions come first, as a full Redis may refuse the first
  *      write of a script, but none after it
  * ARGV 1 instance id  2 generation  3 safety TTL (ms), then of each group:
  *      its name, number of additions, number of removals, connection id and record of each addition,
  *      connection id of each removal
  * Returns -1 when this instance may not write: a newer generation of it does, or Redis knows none, because others cleaned up after it or
- * the data was lost; else 0.
+ * the data was lost; else 0, or the numbers (from 1) of the groups of which entries of this instance were lost.
  */
 export const syncMembers = new Script(`
 local call, keys, args, toNumber = redis.call, KEYS, ARGV, tonumber
@@ -52,7 +52,7 @@ if last ~= #args then error('expected ' .. last .. ' arguments, got ' .. #args) 
 local me, newest = args[1], toNumber(call('HGET', keys[2], args[1]) or '0')
 if newest == 0 or newest > mine then return -1 end
 if newest < mine then call('HSET', keys[2], me, mine) end
-local at, present, absent, extended, anew, refused = 4, {}, {}, false, false, false
+local at, present, absent, losses, extended, anew, refused = 4, {}, {}, {}, false, false, false
 -- Redis writes numbers out slowly: what it is given often goes as a string.
 local decimal = string.format
 ttl = args[3]
@@ -70,20 +70,26 @@ for k = 3, #keys, 2 do
   local now = call('HLEN', members)
   local stored = call('HMGET', counts, me, '#')
   local before = toNumber(stored[1]) or 0
-  local total = (toNumber(stored[2]) or 0) + now - before
+  local total, lost = (toNumber(stored[2]) or 0) + now - before, now ~= before + changed
   if refused and removals == 0 then -- Nothing of this group was changed.
-  elseif now > 0 then
-    present[#present + 1] = group
-    anew = anew or not stored[2] or now ~= before + changed
-    if now ~= before then call('HSET', counts, me, decimal('%d', now), '#', decimal('%d', total)) end
-    if before == 0 or before == now then
-      call('PEXPIRE', members, ttl)
-      call('PEXPIRE', counts, ttl)
-      extended = true
-    end
   else
-    absent[#absent + 1] = group
-    ${luaUncount('counts', 'me')}
+    if not anew and (lost or now > 0 and not stored[2]) then
+      anew = true
+      call('HINCRBY', keys[2], '', '1')
+    end
+    if lost then losses[#losses + 1] = (k - 1) / 2 end
+    if now > 0 then
+      present[#present + 1] = group
+      if now ~= before then call('HSET', counts, me, decimal('%d', now), '#', decimal('%d', total)) end
+      if lost or before == 0 or before == now then
+        call('PEXPIRE', members, ttl)
+        call('PEXPIRE', counts, ttl)
+        extended = true
+      end
+    else
+      absent[#absent + 1] = group
+      ${luaUncount('counts', 'me')}
+    end
   end
 end
 if #present > 0 then call('SADD', keys[1], unpack(present)) end
@@ -92,9 +98,8 @@ if #absent > 0 then
   -- The mark that audit.ts sets goes with the last group.
   if call('SCARD', keys[1]) == 1 then call('SREM', keys[1], '') end
 end
-if anew then call('HINCRBY', keys[2], '', '1') end
 if extended then call('PEXPIRE', keys[1], ttl) end
-return refused or 0
+return refused or #losses > 0 and losses or 0
 `)
 
 /** An instance expects the leases of others to be at most this many times as long as its own. */

@@ -80,24 +80,29 @@ export class MemberStore {
   }
 
   /**
-   * Writes the present state of these connections in their groups. Resolves with `false` when Redis knows a newer generation of this
-   * instance: then not everything was written.
+   * Writes the present state of these connections in their groups. Resolves with the groups of which Redis had lost members of this
+   * instance, or with `undefined` when it knows a newer generation of the instance: then not everything was written.
    */
-  async write (generation: number, changes: ReadonlyArray<readonly [group: string, ids: Iterable<string>]>): Promise<boolean> {
+  async write (generation: number, changes: ReadonlyArray<readonly [group: string, ids: Iterable<string>]>): Promise<string[] | undefined> {
     const calls = this.#calls(changes)
+    const lost: string[] = []
     let all = true
     const work = async (): Promise<void> => {
-      for (const groups of calls) all = await this.#call(generation, groups) && all
+      for (const groups of calls) {
+        const found = await this.#call(generation, groups)
+        if (found === undefined) all = false
+        else lost.push(...found)
+      }
     }
     // Rejects as Promise.all does, but only when all calls are settled: one that is left behind could overtake the write that repairs it.
     for (const result of await Promise.allSettled(Array.from({ length: callsAtOnce }, work))) {
       if (result.status === 'rejected') throw result.reason
     }
-    return all
+    return all ? lost : undefined
   }
 
   /** As `write`, for all connections of these groups: those here, and those that Redis still has although they left. */
-  async rewrite (generation: number, groups: readonly string[]): Promise<boolean> {
+  async rewrite (generation: number, groups: readonly string[]): Promise<string[] | undefined> {
     const { instanceId } = this.#local
     const { bulk } = this.#link
     const stored = await this.#mending(instanceId, groups, async () => await Promise.all(groups.map(async group => {
@@ -145,7 +150,10 @@ export class MemberStore {
       const [next, found] = await this.#link.run(async redis => await redis.scan(cursor, 'MATCH', pattern, 'COUNT', 1_000))
       cursor = next
       const groups = found.map(key => key.slice(start.length, -end.length))
-      if (groups.length > 0) await this.#link.run(async redis => await redis.sadd(this.#keys.index(instanceId), ...groups))
+      if (groups.length > 0) {
+        const index = this.#keys.index(instanceId)
+        await this.#link.run(async redis => await Promise.all([redis.sadd(index, ...groups), redis.pexpire(index, safetyTtlMs)]))
+      }
     } while (cursor !== '0')
     return await this.removeAll(instanceId, generation)
   }
@@ -171,7 +179,7 @@ export class MemberStore {
     if (call.groups.length > 0) yield call.groups
   }
 
-  async #call (generation: number, changed: readonly GroupChange[]): Promise<boolean> {
+  async #call (generation: number, changed: readonly GroupChange[]): Promise<string[] | undefined> {
     const { instanceId } = this.#local
     const groups = changed.length === 1 ? changed : additionsFirst(changed)
     const hashes = groups.flatMap(({ group }) => [this.#keys.members(group, instanceId), this.#keys.counts(group)])
@@ -192,7 +200,8 @@ export class MemberStore {
     this.#answeredAt = performance.now()
     // Redis did everything that was sent earlier on the same connection before this call.
     if (this.#unsettled?.connection === connection) this.#unsettled = undefined
-    return stored !== -1
+    if (stored === -1) return undefined
+    return Array.isArray(stored) ? stored.map(number => groups[Number(number) - 1]?.group ?? '') : []
   }
 
   /** Runs `call`, which uses the keys of that instance in these groups: see `mending`. */
