@@ -99,7 +99,8 @@ export class Partition {
     const store = this.#store = new MemberStore(command, keys, local)
     this.lease = new Lease(command, keys, local, store, options.leaseMs, !this.#ownsWriter)
     const beatsPerLook = this.#ownsWriter ? 1 : beatsPerAudit
-    const audit = new Audit(command, keys, local, this.#evictions, options.leaseMs, beatsPerLook)
+    const awaits = (group: string): boolean => this.subscriptions.awaits(keys.channel({ kind: 'group', name: group }))
+    const audit = new Audit(command, keys, local, this.#evictions, awaits, options.leaseMs, beatsPerLook)
     this.members = new MemberReconciler(command, store, this.lease, local, audit, report)
     this.users = new UserCounts(command, keys, this.lease, local, this.#evictions, beatsPerLook)
     this.blocks = new BlockStore(command, keys, local, this.lease)
@@ -162,8 +163,7 @@ export class Partition {
     const subscribing = this.subscriptions.subscribe(channel)
     if (target.kind !== 'group') return await subscribing
     await (this.subscriptions.has(channel) ? subscribing : this.#opening.beside(target.name, subscribing))
-    // Do nothing if the group was left meanwhile: its next subscription would have to catch up from here, with messages that nobody is
-    // owed.
+    // Nothing if the group was left meanwhile: its next subscription would have to catch up, with messages that nobody is owed.
     if (this.subscriptions.wants(channel) && this.#local.logged(target.name)) await this.#followers.open(target.name)
   }
 

@@ -19,13 +19,14 @@ const secondLookMs = 100
  * Sets the mark of the index, or removes it when this instance has no groups, and gives each instance a lease where leases were lost, so
  * that those that do not come back are found dead.
  * KEYS 1 index  2 instances  3 generations  4 leases
- * ARGV 1 instance id  2 generation  3 safety TTL (ms)  4 lease (ms)  5 whether this instance has groups (1 or 0)
+ * ARGV 1 instance id  2 generation  3 safety TTL (ms)  4 lease (ms)  5 the fewest groups that an index has to list to be whole: 0 removes
+ *      the mark, -1 leaves it as it is
  */
 const renewMarks = new Script(`${luaInteger}
-local call, ttl, lease, marked = redis.call, integer(3, 1), integer(4, 1), integer(5, 0) == 1
+local call, ttl, lease, groups = redis.call, integer(3, 1), integer(4, 1), integer(5, -1)
 if toNumber(call('HGET', KEYS[3], ARGV[1]) or '0') ~= integer(2, 1) then return end
-if not marked then call('SREM', KEYS[1], '')
-elseif call('SADD', KEYS[1], '') == 1 then call('PEXPIRE', KEYS[1], ttl) end
+if groups == 0 then call('SREM', KEYS[1], '')
+elseif groups > 0 and call('SCARD', KEYS[1]) >= groups and call('SADD', KEYS[1], '') == 1 then call('PEXPIRE', KEYS[1], ttl) end
 if call('HLEN', KEYS[2]) > call('ZCARD', KEYS[4]) then
   local time, ids = call('TIME'), call('HKEYS', KEYS[2])
   for i = 1, #ids do call('ZADD', KEYS[4], 'NX', time[1] * 1000 + math.floor(time[2] / 1000) + lease, ids[i]) end
@@ -56,6 +57,7 @@ export class Audit {
   readonly #keys: Keys
   readonly #local: LocalInstance
   readonly #evictions: Pick<EvictionWatch, 'look'>
+  readonly #awaits: (group: string) => boolean
   readonly #inspector: Inspector
   readonly #leaseMs: number
   readonly #beatsPerLook: number
@@ -65,20 +67,23 @@ export class Audit {
   #looks = 0
   /** Whether the next turn is for all groups. */
   #wholeTurn = false
-  /** The mark of the last look, and the groups that are still to be compared because it moved. */
+  /** The mark of the last look, and the groups that are to be compared: the mark moved, or they were just changing. */
   #anew: string | null | undefined
   #unsure = new Set<string>()
   /** How many keys Redis had evicted by the last look. */
   #evicted = 0
   #closed = false
 
+  /** `awaits` tells whether the subscription to a group is not there yet: its new members are stored after it. */
   constructor (
-    link: Link, keys: Keys, local: LocalInstance, evictions: Pick<EvictionWatch, 'look'>, leaseMs: number, beatsPerLook: number
+    link: Link, keys: Keys, local: LocalInstance, evictions: Pick<EvictionWatch, 'look'>, awaits: (group: string) => boolean,
+    leaseMs: number, beatsPerLook: number
   ) {
     this.#link = link
     this.#keys = keys
     this.#local = local
     this.#evictions = evictions
+    this.#awaits = awaits
     this.#inspector = new Inspector(link, keys, local, leaseMs)
     this.#leaseMs = leaseMs
     this.#beatsPerLook = beatsPerLook
@@ -94,19 +99,26 @@ export class Audit {
    */
   async next (generation: number, changing: Changing): Promise<string[]> {
     if (this.#beats++ % this.#beatsPerLook !== 0) return []
+    // Compared by a later look: a change writes its own members, and not what else was lost of the group.
+    const later: Changing = group => {
+      const isLater = changing(group) || this.#awaits(group)
+      if (isLater) this.#unsure.add(group)
+      return isLater
+    }
     try {
-      const found = await this.#look(generation, changing)
+      const found = await this.#look(generation, later)
       if (found.length === 0 || this.#closed) return []
       // A connection is in its group in the hub a moment before its membership is handed over to be written.
       await new Promise<void>(resolve => { setTimeout(resolve, secondLookMs) })
-      return this.#mayWrite(await this.#marks(), generation) ? await this.#inspector.compare(found, changing) : []
+      if (this.#mayWrite(await this.#marks(), generation)) return await this.#inspector.compare(found, later)
+      this.#anew = undefined
     } catch (error) {
       // Whatever was found out about the mark may not have been acted on.
       this.#anew = undefined
       if (this.#wholeTurn) this.#looks = 0
       this.#local.log.debug({ err: error }, 'memberships could not be compared with what is stored')
-      return []
     }
+    return []
   }
 
   /** Redis lost what it knew of the instances, those that died among them: the next look is a turn of all groups. */
@@ -121,7 +133,7 @@ export class Audit {
     this.#inspector.close()
   }
 
-  async #look (generation: number, changing: Changing): Promise<string[]> {
+  async #look (generation: number, later: Changing): Promise<string[]> {
     const groups = this.#groups.next()
     const isTurn = this.#looks++ % looksPerTurn === 0
     const isWhole = isTurn && this.#wholeTurn
@@ -129,21 +141,21 @@ export class Audit {
     const [marks, evicted, missing, differing] = await Promise.all([
       this.#marks(isTurn),
       this.#evictions.look(),
-      this.#unsure.size > 0 ? [] : this.#missing(groups, changing),
-      this.#inspector.inspect([...new Set([...this.#inspector.haunted, ...turn])], changing)
+      this.#missing(groups, later),
+      this.#inspector.inspect([...new Set([...this.#inspector.haunted, ...turn])], later)
     ])
     if (!this.#mayWrite(marks, generation)) return []
     if (isWhole) this.#wholeTurn = false
-    if (marks.generation !== undefined && (!marks.indexed || marks.known > marks.leased)) await this.#renewMarks(generation)
-    const unlisted = marks.indexed ? [] : await this.#unlisted(changing)
+    const index = marks.indexed ? { lacks: [], lists: -1 } : await this.#readIndex(later)
+    if (marks.generation !== undefined && (!marks.indexed || marks.known > marks.leased)) await this.#renewMarks(generation, index.lists)
+    // Those that wait longest come first.
+    if (marks.anew !== this.#anew) this.#unsure = new Set([...this.#unsure, ...this.#local.groups()])
+    this.#anew = marks.anew
     // Where Redis does not tell what it evicts, each look has to cover all groups.
     const covers = evicted === undefined || evicted !== this.#evicted
-    // Those that wait longest come first. While any wait, none is asked for by its keys alone.
-    if (marks.anew !== this.#anew || (covers && this.#unsure.size > 0)) this.#unsure = new Set([...this.#unsure, ...this.#local.groups()])
-    this.#anew = marks.anew
-    const others = covers && this.#unsure.size === 0 ? await this.#missing(this.#groups.others(), changing) : []
-    const unsure = this.#takeUnsure(covers, changing)
-    const found = [...differing, ...await this.#inspector.compare([...new Set([...missing, ...others, ...unlisted, ...unsure])], changing)]
+    const others = covers ? await this.#missing(this.#groups.others(), later) : []
+    const suspects = new Set([...missing, ...others, ...index.lacks, ...this.#takeUnsure(covers)])
+    const found = [...differing, ...await this.#inspector.compare([...suspects], later)]
     if (evicted !== undefined && evicted !== this.#evicted) {
       this.#evicted = evicted
       // Redis may have evicted what it knew of instances that died.
@@ -152,13 +164,11 @@ export class Audit {
     return found
   }
 
-  /** The next groups that are to be compared because the mark moved. Those that are just changing stay. */
-  #takeUnsure (all: boolean, changing: Changing): string[] {
+  /** The next groups that are to be compared because the mark moved, or because they were just changing. */
+  #takeUnsure (covers: boolean): string[] {
     if (this.#unsure.size === 0) return []
-    const most = all ? perLook.most : this.#groups.sizeOf([...this.#local.groups()].length)
-    const next = first(this.#unsure, most)
+    const next = first(this.#unsure, covers ? perLook.most : this.#groups.sizeOf([...this.#local.groups()].length))
     for (const group of next) this.#unsure.delete(group)
-    for (const group of next) if (changing(group)) this.#unsure.add(group)
     return next
   }
 
@@ -170,52 +180,54 @@ export class Audit {
   async #marks (counted = false): Promise<Marks> {
     const { instanceId } = this.#local
     const { instances, generations, leases } = this.#keys
-    const marks = this.#hasGroups ? 1 : 0
+    const hasGroups = first(this.#local.groups(), 1).length > 0
     try {
       const [[newest, anew = null], [marked], known, leased] = await this.#link.run(async redis => await Promise.all([
         redis.hmget(generations, instanceId, ''), redis.smismember(this.#keys.index(instanceId), ''),
         counted ? redis.hlen(instances) : 0, counted ? redis.zcard(leases) : 0
       ]))
-      return { generation: Number(newest), anew, indexed: marked === marks, known, leased }
+      return { generation: Number(newest), anew, indexed: marked === Number(hasGroups), known, leased }
     } catch (error) {
       if (!isWrongType(error)) throw error
       return { indexed: false, known: 0, leased: 0 }
     }
   }
 
-  async #renewMarks (generation: number): Promise<void> {
+  async #renewMarks (generation: number, groups: number): Promise<void> {
     const { instanceId } = this.#local
     const { instances, generations, leases } = this.#keys
     const keys = [this.#keys.index(instanceId), instances, generations, leases]
-    await this.#link.script(renewMarks, keys, [instanceId, generation, safetyTtlMs, this.#leaseMs, this.#hasGroups ? 1 : 0])
+    await this.#link.script(renewMarks, keys, [instanceId, generation, safetyTtlMs, this.#leaseMs, groups])
   }
 
-  get #hasGroups (): boolean {
-    return first(this.#local.groups(), 1).length > 0
-  }
-
-  /** Resolves with the groups that the index lacks. An instance that has its first groups has no mark there yet, and lacks none. */
-  async #unlisted (changing: Changing): Promise<string[]> {
+  /**
+   * Resolves with the groups that the index lacks, and how many it lists (-1 if it lacks any). An instance that has its first groups has no
+   * mark there yet, and lacks none.
+   */
+  async #readIndex (later: Changing): Promise<{ readonly lacks: readonly string[], readonly lists: number }> {
     const index = this.#keys.index(this.#local.instanceId)
-    const found: string[] = []
-    for (const some of chunks([...this.#local.groups()].filter(group => !changing(group)), perStep)) {
-      if (this.#closed) break
+    const lacks: string[] = []
+    const groups = [...this.#local.groups()]
+    // What is about to be written is listed then.
+    const asked = groups.filter(group => !later(group))
+    for (const some of chunks(asked, perStep)) {
+      if (this.#closed) return { lacks, lists: -1 }
       try {
         const listed = await this.#link.run(async redis => await redis.smismember(index, some))
-        found.push(...some.filter((_, at) => listed[at] !== 1))
+        lacks.push(...some.filter((_, at) => listed[at] !== 1))
       } catch (error) {
         if (!isWrongType(error)) throw error
-        found.push(...some)
+        lacks.push(...some)
       }
     }
-    return found
+    return { lacks, lists: lacks.length > 0 || (asked.length === 0 && groups.length > 0) ? -1 : asked.length }
   }
 
   /** Resolves with the groups, among these, of which a key may be missing: all of a step with one that is. */
-  async #missing (groups: readonly string[], changing: Changing): Promise<string[]> {
+  async #missing (groups: readonly string[], later: Changing): Promise<string[]> {
     const found: string[] = []
-    // Some may have been left since the round began.
-    const held = groups.filter(group => !changing(group) && first(this.#local.memberIds(group), 1).length > 0)
+    // Some may have been left since the round began; those that are to be compared need not be asked for.
+    const held = groups.filter(group => !this.#unsure.has(group) && !later(group) && first(this.#local.memberIds(group), 1).length > 0)
     for (const some of chunks(held, perStep)) {
       if (this.#closed) break
       const keys = some.flatMap(group => [this.#keys.members(group, this.#local.instanceId), this.#keys.counts(group)])

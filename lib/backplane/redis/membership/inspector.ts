@@ -7,6 +7,9 @@ import { Script } from '../link/script.ts'
 import { perStep } from './round.ts'
 import { luaUncount } from './scripts.ts'
 
+/** Groups where others are looked for together: a script reads all instances that have members there. */
+const perHunt = 32
+
 /**
  * Compares what is stored of groups with what this instance has, and looks for members of instances that have neither a record nor a lease.
  * KEYS 1 instances  2 leases  3 index, then this instance's members and the counts of each group
@@ -116,7 +119,7 @@ export class Inspector {
   async inspect (groups: readonly string[], changing: Changing): Promise<string[]> {
     const differing: string[] = []
     let removed = 0
-    for (const some of chunks(groups, perStep)) {
+    for (const some of chunks(groups, perHunt)) {
       if (this.#closed) break
       const ghosts = new Map<string, string[]>()
       for (const [at, instance] of await this.#ask(some, changing, true)) {

@@ -59,7 +59,6 @@ export class Subscriptions {
   }
 
   get acked (): number { return this.#acked }
-
   get wanted (): number { return this.#channels.size - this.#lingering.size }
 
   /** How many channels should be subscribed by now and are not, and why. */
@@ -94,9 +93,10 @@ export class Subscriptions {
   }
 
   /** Whether somebody here needs the channel, be it subscribed or not. */
-  wants (name: string): boolean {
-    return this.#channels.get(name)?.wanted ?? false
-  }
+  wants (name: string): boolean { return this.#channels.get(name)?.wanted ?? false }
+
+  /** Whether somebody here waits for the channel. */
+  awaits (name: string): boolean { return this.wants(name) && !this.has(name) }
 
   interrupted (name: string): boolean { return this.#channels.get(name)?.interrupted ?? false }
 
