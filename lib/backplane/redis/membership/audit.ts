@@ -5,7 +5,7 @@ import type { EvictionWatch } from '../link/evictions.ts'
 import type { Link } from '../link/port.ts'
 import { isWrongType } from '../link/reply-errors.ts'
 import { luaInteger, Script } from '../link/script.ts'
-import { Inspector, type Changing } from './inspector.ts'
+import { Inspector, type GroupTest } from './inspector.ts'
 import { perLook, perStep, Round } from './round.ts'
 import { safetyTtlMs } from './scripts.ts'
 
@@ -57,7 +57,7 @@ export class Audit {
   readonly #keys: Keys
   readonly #local: LocalInstance
   readonly #evictions: Pick<EvictionWatch, 'look'>
-  readonly #awaits: (group: string) => boolean
+  readonly #awaits: GroupTest
   readonly #inspector: Inspector
   readonly #leaseMs: number
   readonly #beatsPerLook: number
@@ -76,7 +76,7 @@ export class Audit {
 
   /** `awaits` tells whether the subscription to a group is not there yet: its new members are stored after it. */
   constructor (
-    link: Link, keys: Keys, local: LocalInstance, evictions: Pick<EvictionWatch, 'look'>, awaits: (group: string) => boolean,
+    link: Link, keys: Keys, local: LocalInstance, evictions: Pick<EvictionWatch, 'look'>, awaits: GroupTest,
     leaseMs: number, beatsPerLook: number
   ) {
     this.#link = link
@@ -95,18 +95,19 @@ export class Audit {
 
   /**
    * Called when a beat was sent: the first reads leave with it. Looks at the next groups and resolves with those that differ, except those
-   * that are about to be written, as `changing` tells. Never rejects: a later look finds them again.
+   * that `isChanging`, or that are to be repaired in any case (`isDirty`). Never rejects: a later look finds them again.
    */
-  async next (generation: number, changing: Changing): Promise<string[]> {
+  async next (generation: number, isChanging: GroupTest, isDirty: GroupTest): Promise<string[]> {
     if (this.#beats++ % this.#beatsPerLook !== 0) return []
+    const pending: GroupTest = group => isChanging(group) || this.#awaits(group)
     // Compared by a later look: a change writes its own members, and not what else was lost of the group.
-    const later: Changing = group => {
-      const isLater = changing(group) || this.#awaits(group)
+    const later: GroupTest = group => {
+      const isLater = pending(group) || isDirty(group)
       if (isLater) this.#unsure.add(group)
       return isLater
     }
     try {
-      const found = await this.#look(generation, later)
+      const found = await this.#look(generation, pending, later)
       if (found.length === 0 || this.#closed) return []
       // A connection is in its group in the hub a moment before its membership is handed over to be written.
       await new Promise<void>(resolve => { setTimeout(resolve, secondLookMs) })
@@ -133,7 +134,7 @@ export class Audit {
     this.#inspector.close()
   }
 
-  async #look (generation: number, later: Changing): Promise<string[]> {
+  async #look (generation: number, pending: GroupTest, later: GroupTest): Promise<string[]> {
     const groups = this.#groups.next()
     const isTurn = this.#looks++ % looksPerTurn === 0
     const isWhole = isTurn && this.#wholeTurn
@@ -146,7 +147,7 @@ export class Audit {
     ])
     if (!this.#mayWrite(marks, generation)) return []
     if (isWhole) this.#wholeTurn = false
-    const index = marks.indexed ? { lacks: [], lists: -1 } : await this.#readIndex(later)
+    const index = marks.indexed ? { lacks: [], lists: -1 } : await this.#readIndex(pending)
     if (marks.generation !== undefined && (!marks.indexed || marks.known > marks.leased)) await this.#renewMarks(generation, index.lists)
     // Those that wait longest come first.
     if (marks.anew !== this.#anew) this.#unsure = new Set([...this.#unsure, ...this.#local.groups()])
@@ -167,9 +168,17 @@ export class Audit {
   /** The next groups that are to be compared because the mark moved, or because they were just changing. */
   #takeUnsure (covers: boolean): string[] {
     if (this.#unsure.size === 0) return []
-    const next = first(this.#unsure, covers ? perLook.most : this.#groups.sizeOf([...this.#local.groups()].length))
-    for (const group of next) this.#unsure.delete(group)
+    const most = covers ? perLook.most : this.#groups.sizeOf([...this.#local.groups()].length)
+    const next: string[] = []
+    for (const group of this.#unsure) {
+      this.#unsure.delete(group)
+      if (this.#isHeld(group) && next.push(group) >= most) break
+    }
     return next
+  }
+
+  #isHeld (group: string): boolean {
+    return first(this.#local.memberIds(group), 1).length > 0
   }
 
   /** Not when a newer generation of this instance writes, or nobody is to know any more. */
@@ -204,30 +213,34 @@ export class Audit {
    * Resolves with the groups that the index lacks, and how many it lists (-1 if it lacks any). An instance that has its first groups has no
    * mark there yet, and lacks none.
    */
-  async #readIndex (later: Changing): Promise<{ readonly lacks: readonly string[], readonly lists: number }> {
+  async #readIndex (pending: GroupTest): Promise<{ readonly lacks: readonly string[], readonly lists: number }> {
     const index = this.#keys.index(this.#local.instanceId)
     const lacks: string[] = []
-    const groups = [...this.#local.groups()]
-    // What is about to be written is listed then.
-    const asked = groups.filter(group => !later(group))
-    for (const some of chunks(asked, perStep)) {
+    let lists = 0
+    for (const some of chunks([...this.#local.groups()], perStep)) {
       if (this.#closed) return { lacks, lists: -1 }
-      try {
-        const listed = await this.#link.run(async redis => await redis.smismember(index, some))
-        lacks.push(...some.filter((_, at) => listed[at] !== 1))
-      } catch (error) {
-        if (!isWrongType(error)) throw error
-        lacks.push(...some)
-      }
+      const listed = await this.#listed(index, some)
+      lists += listed.filter(is => is === 1).length
+      // Some were left meanwhile, and a change that is about to be written lists its group.
+      lacks.push(...some.filter((group, at) => listed[at] !== 1 && !pending(group) && this.#isHeld(group)))
     }
-    return { lacks, lists: lacks.length > 0 || (asked.length === 0 && groups.length > 0) ? -1 : asked.length }
+    return { lacks, lists: lacks.length > 0 ? -1 : lists }
+  }
+
+  async #listed (index: string, groups: readonly string[]): Promise<number[]> {
+    try {
+      return await this.#link.run(async redis => await redis.smismember(index, ...groups))
+    } catch (error) {
+      if (!isWrongType(error)) throw error
+      return []
+    }
   }
 
   /** Resolves with the groups, among these, of which a key may be missing: all of a step with one that is. */
-  async #missing (groups: readonly string[], later: Changing): Promise<string[]> {
+  async #missing (groups: readonly string[], later: GroupTest): Promise<string[]> {
     const found: string[] = []
     // Some may have been left since the round began; those that are to be compared need not be asked for.
-    const held = groups.filter(group => !this.#unsure.has(group) && !later(group) && first(this.#local.memberIds(group), 1).length > 0)
+    const held = groups.filter(group => !this.#unsure.has(group) && !later(group) && this.#isHeld(group))
     for (const some of chunks(held, perStep)) {
       if (this.#closed) break
       const keys = some.flatMap(group => [this.#keys.members(group, this.#local.instanceId), this.#keys.counts(group)])

@@ -69,7 +69,7 @@ end
 return members
 `)
 
-export type Changing = (group: string) => boolean
+export type GroupTest = (group: string) => boolean
 
 /**
  * Compares groups with what is stored of them, and removes ghosts: members of instances that nobody knows, whose records, leases and lists
@@ -106,7 +106,7 @@ export class Inspector {
    * Resolves with the groups, among these, of which other members are stored than this instance has, but for those that are just changing.
    * @throws {WebsocketGroupsError} WSG_BACKPLANE_UNAVAILABLE, WSG_TIMEOUT
    */
-  async compare (groups: readonly string[], changing: Changing): Promise<string[]> {
+  async compare (groups: readonly string[], changing: GroupTest): Promise<string[]> {
     const differing: string[] = []
     for (const some of chunks(groups, perStep)) {
       if (this.#closed) break
@@ -116,7 +116,7 @@ export class Inspector {
   }
 
   /** As `compare`, and removes ghosts. It costs Redis more, the more instances have members of a group. */
-  async inspect (groups: readonly string[], changing: Changing): Promise<string[]> {
+  async inspect (groups: readonly string[], changing: GroupTest): Promise<string[]> {
     const differing: string[] = []
     let removed = 0
     for (const some of chunks(groups, perHunt)) {
@@ -136,7 +136,7 @@ export class Inspector {
     return differing
   }
 
-  async #ask (groups: readonly string[], changing: Changing, hunts: boolean): Promise<Array<[at: number, instance: string]>> {
+  async #ask (groups: readonly string[], changing: GroupTest, hunts: boolean): Promise<Array<[at: number, instance: string]>> {
     const { instanceId } = this.#local
     const { instances, leases } = this.#keys
     const keys = groups.flatMap(group => [this.#keys.members(group, instanceId), this.#keys.counts(group)])

@@ -105,7 +105,7 @@ export class MemberReconciler {
   /** Writes anew what Redis lost of the memberships. Runs beside each beat; never rejects. */
   async #look (): Promise<void> {
     if (this.#closed || !this.#lease.active) return
-    const lost = await this.#audit.next(this.#lease.generation, group => this.#changes.has(group) || this.#dirty.has(group))
+    const lost = await this.#audit.next(this.#lease.generation, group => this.#changes.has(group), group => this.#dirty.has(group))
     for (const group of lost) this.#markDirty(group)
     this.#flushSoon()
   }

@@ -75,6 +75,8 @@ for k = 3, #keys, 2 do
   else
     if not anew and (lost or now > 0 and not stored[2]) then
       anew = true
+      -- A full Redis may refuse the first write of a script.
+      if now == 0 then call('HDEL', members, '') end
       call('HINCRBY', keys[2], '', '1')
     end
     if lost then losses[#losses + 1] = (k - 1) / 2 end

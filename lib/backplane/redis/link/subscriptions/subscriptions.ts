@@ -95,8 +95,8 @@ export class Subscriptions {
   /** Whether somebody here needs the channel, be it subscribed or not. */
   wants (name: string): boolean { return this.#channels.get(name)?.wanted ?? false }
 
-  /** Whether somebody here waits for the channel. */
-  awaits (name: string): boolean { return this.wants(name) && !this.has(name) }
+  /** Whether somebody here waits for the channel, and may still get it in time. */
+  awaits (name: string): boolean { return this.wants(name) && !this.has(name) && !this.interrupted(name) }
 
   interrupted (name: string): boolean { return this.#channels.get(name)?.interrupted ?? false }
 
