@@ -71,8 +71,8 @@ for k = 3, #keys, 2 do
   local stored = call('HMGET', counts, me, '#')
   local before = toNumber(stored[1]) or 0
   local total, lost = (toNumber(stored[2]) or 0) + now - before, now ~= before + changed
-  if refused and removals == 0 then -- Nothing of this group was changed.
-  else
+  -- Otherwise nothing of this group was changed.
+  if not refused or removals > 0 then
     if not anew and (lost or now > 0 and not stored[2]) then
       anew = true
       -- A full Redis may refuse the first write of a script.

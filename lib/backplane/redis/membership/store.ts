@@ -201,7 +201,7 @@ export class MemberStore {
     // Redis did everything that was sent earlier on the same connection before this call.
     if (this.#unsettled?.connection === connection) this.#unsettled = undefined
     if (stored === -1) return undefined
-    return Array.isArray(stored) ? stored.map(number => groups[Number(number) - 1]?.group ?? '') : []
+    return Array.isArray(stored) ? stored.flatMap(number => groups[Number(number) - 1]?.group ?? []) : []
   }
 
   /** Runs `call`, which uses the keys of that instance in these groups: see `mending`. */
