@@ -57,6 +57,10 @@ const logStart: Place = { epoch: '', offset: 0, nonce: 0 }
 const kept = 1_000
 /** A connection may be catching up for so long after a message of its first live ones. */
 const catchUpMs = 1_000
+/** Redis loses its data within so long after it was announced. */
+const lossMs = 100
+/** A message that is not acknowledged may be tried again for so long. */
+const maxRetryMs = 10_000
 
 function toPlace (position: string): Place {
   const bytes = Buffer.from(position, 'base64url')
@@ -91,12 +95,16 @@ export class Oracle {
   readonly #sent = new Map<string, Sent>()
   /** Group, epoch, offset -> what stands there. Epochs are in the order in which they were seen. */
   readonly #logs = new Map<string, Map<string, Array<{ nonce: number, id?: string } | undefined>>>()
-  /** Group and message -> where it stands. */
-  readonly #where = new Map<string, Place>()
+  /** Group and message -> where it stands. In more than one log if it was stored anew, as the log that it stood in was lost. */
+  readonly #places = new Map<string, readonly Place[]>()
   readonly #heard: Heard[] = []
-  /** Group and message: those that were stored anew, as the log that they stood in was lost. */
-  readonly #storedAnew = new Set<string>()
-  #losses = 0
+  /** When Redis lost what it held. */
+  readonly #losses: number[] = []
+  readonly #now: () => number
+
+  constructor (now = () => performance.now()) {
+    this.#now = now
+  }
 
   violate (kind: 'lostSilently' | 'doubled' | 'reordered' | 'falseGaps' | 'refusedButStored', what: string): void {
     this.totals[kind]++
@@ -105,21 +113,21 @@ export class Oracle {
 
   /** Redis is about to lose what it holds. */
   dataLost (): void {
-    this.#losses++
+    this.#losses.push(this.#now())
   }
 
   sent (id: string, to: readonly string[]): void {
     this.totals.published++
     if (to.length > 1) this.totals.severalGroups++
     if (to.length > 1 && to.includes(volatile)) this.totals.mixed++
-    this.#sent.set(id, { to, at: performance.now() })
+    this.#sent.set(id, { to, at: this.#now() })
   }
 
   acked (id: string, position: string | undefined): void {
     const sent = this.#sent.get(id)
     if (sent === undefined) return
     this.totals.stored++
-    sent.ackedAt = performance.now()
+    sent.ackedAt = this.#now()
     const [group] = sent.to
     if (position !== undefined && sent.to.length === 1 && group !== undefined) this.#stands(group, toPlace(position), id)
   }
@@ -145,7 +153,7 @@ export class Oracle {
 
   /** A frame for a client of the framed protocol. */
   frame (session: Session, heard: Heard, frame: ServerFrame): void {
-    const at = performance.now()
+    const at = this.#now()
     if (frame.type !== 'presence' && frame.type !== 'members' && frame.type !== 'ack') {
       session.trace.push(`${Math.round(at)} ${describe(frame)}`)
       if (session.trace.length > 40) session.trace.shift()
@@ -206,11 +214,12 @@ export class Oracle {
 
   /**
    * The handler of a framed client was called. What comes by a group without a log has no position that the client could come back with: a
-   * later connection may be given it again, unless by that group what came out of a log.
+   * later connection may be given it again, unless by that group what came out of a log. So may it be given what was stored anew, by an
+   * instance that did not follow the group when the log was lost.
    */
   handled (session: Session, id: string, group: string | undefined): void {
     const others = this.#sent.get(id)?.to.some(other => other !== volatile && session.joined.has(other)) === true
-    if (session.gotHere.has(id) || ((group !== volatile || others) && session.got.has(id))) {
+    if (session.gotHere.has(id) || ((group !== volatile || others) && session.got.has(id) && !this.#isStoredAnew(id))) {
       this.violate('doubled', `${session.name} got ${id} twice`)
       this.traces.push(`${session.name} got ${id} twice: ${session.trace.join('\n')}`)
     }
@@ -235,7 +244,7 @@ export class Oracle {
 
   /** What a client without a protocol got. */
   raw (heard: Heard, groups: readonly string[], text: string): string | undefined {
-    const at = performance.now()
+    const at = this.#now()
     const message = JSON.parse(text) as {
       readonly id: string, readonly in?: string, readonly gap?: string, readonly reason?: GapReason, readonly type?: string
     }
@@ -282,7 +291,8 @@ export class Oracle {
       }
     }
     for (const [id, { refused, to }] of this.#sent) {
-      if (refused !== undefined && to.some(group => this.#where.has(`${group} ${id}`))) this.violate('refusedButStored', `${id} ${refused}`)
+      const stored = to.some(group => this.#places.has(`${group} ${id}`))
+      if (refused !== undefined && stored) this.violate('refusedButStored', `${id} ${refused}`)
     }
     for (const [group, epochs] of this.#logs) for (const entries of epochs.values()) this.#assertInTime(group, entries)
     this.#assertSameOrder()
@@ -307,7 +317,7 @@ export class Oracle {
 
   #gap (session: Session, heard: Heard, group: string, reason: GapReason, place: Place | undefined): void {
     this.gaps[reason]++
-    heard.events.push({ kind: 'gap', at: performance.now(), group })
+    heard.events.push({ kind: 'gap', at: this.#now(), group })
     const before = session.cursors.get(group)
     session.cursors.set(group, place)
     const what = `${session.name} is told of ${reason} in ${group} from ${key(before)} to ${key(place)}`
@@ -316,7 +326,7 @@ export class Oracle {
       session.lostData.set(group, told)
       // An instance that could not read the log (`unavailable`) puts it back to where that instance is, perhaps in a log that is over.
       if (before === undefined || before.epoch === '' || !told.includes(before.epoch)) told.push(before?.epoch ?? '')
-      if (told.length > this.#losses) this.violate('falseGaps', `${what}: the data was lost ${this.#losses} times`)
+      if (told.length > this.#losses.length) this.violate('falseGaps', `${what}: the data was lost ${this.#losses.length} times`)
     }
     if (reason === 'rewound') this.violate('falseGaps', what)
     if (reason === 'trimmed' && before !== undefined && place !== undefined && place.offset - before.offset < kept / 2) {
@@ -337,12 +347,10 @@ export class Oracle {
       this.violate('reordered', `${group} ${key(place)} is ${entry.id} for some and ${id} for others`)
     }
     entry.id = id
-    const known = this.#where.get(`${group} ${id}`)
-    if (known !== undefined && known.epoch === place.epoch && known.offset !== place.offset) {
-      this.violate('doubled', `${id} stands in ${group} at ${key(known)} and ${key(place)}`)
-    }
-    if (known !== undefined && known.epoch !== place.epoch) this.#storedAnew.add(`${group} ${id}`)
-    this.#where.set(`${group} ${id}`, place)
+    const places = this.#places.get(`${group} ${id}`) ?? []
+    const known = places.find(({ epoch }) => epoch === place.epoch)
+    if (known === undefined) this.#places.set(`${group} ${id}`, [...places, place])
+    else if (known.offset !== place.offset) this.violate('doubled', `${id} stands in ${group} at ${key(known)} and ${key(place)}`)
   }
 
   /** What was acknowledged before another message was sent comes before it. */
@@ -359,13 +367,34 @@ export class Oracle {
     }
   }
 
+  /** Whether the message had no answer when data was lost, so that it may have been stored anew: then not all of its places are known. */
+  #isStoredAnew (id: string): boolean {
+    const { at, ackedAt = at + maxRetryMs } = this.#sent.get(id) ?? { at: Infinity }
+    return this.#losses.some(lostAt => at < lostAt + lossMs && ackedAt > lostAt)
+  }
+
+  /** Where the message stands in the group; `undefined` if that is not known, or it was stored anew. */
+  #place (group: string, id: string): Place | undefined {
+    return this.#isStoredAnew(id) ? undefined : this.#places.get(`${group} ${id}`)?.[0]
+  }
+
+  /**
+   * Where the message stood that a raw connection got in a group, which was at `before`. One that was stored anew tells nothing unless it
+   * may come from the log that the connection was in: in which of the others it was then need not be known.
+   */
+  #cameFrom (group: string, id: string, before: Place | undefined): Place | undefined {
+    const places = this.#places.get(`${group} ${id}`) ?? []
+    if (!this.#isStoredAnew(id)) return places[0]
+    return places.find(({ epoch, offset }) => epoch === before?.epoch && offset > before.offset)
+  }
+
   /** Messages to several groups are in the same order in each of them. */
   #assertSameOrder (): void {
     const pairs = new Map<string, Array<readonly [Place, Place, string]>>()
     for (const [id, { to }] of this.#sent) {
       for (const a of to) {
         for (const b of to) {
-          const [inA, inB] = [this.#where.get(`${a} ${id}`), this.#where.get(`${b} ${id}`)]
+          const [inA, inB] = [this.#place(a, id), this.#place(b, id)]
           if (a >= b || inA === undefined || inB === undefined) continue
           const name = `${a} ${b} ${inA.epoch} ${inB.epoch}`
           const list = pairs.get(name)
@@ -415,8 +444,8 @@ export class Oracle {
       if (event.kind !== 'message' || (framed && event.group !== volatile)) continue
       const { id } = event
       for (const group of this.#sent.get(id)?.to ?? []) {
-        const place = this.#where.get(`${group} ${id}`)
-        if (place === undefined || this.#storedAnew.has(`${group} ${id}`)) continue
+        const place = this.#place(group, id)
+        if (place === undefined) continue
         const log = `${group} ${place.epoch}`
         const before = latest.get(log)
         if (before !== undefined && before.offset > place.offset) {
@@ -453,12 +482,10 @@ export class Oracle {
       if (got.has(event.id)) this.violate('doubled', `${client} got ${event.id} twice`)
       got.add(event.id)
     }
-    const known = this.violations.length
     for (const joined of events) {
       if (joined.kind !== 'joined') continue
       this.#assertWholeIn(joined.group, joined.whole ? joined.at : Infinity, client, events, got, live)
     }
-    if (this.violations.length > known) this.traces.push(`${client} was told\n${events.map(event => this.#describe(event)).join('\n')}`)
   }
 
   #assertWholeIn (group: string, since: number, client: string, events: readonly Event[], got: ReadonlySet<string>, live: boolean): void {
@@ -470,11 +497,11 @@ export class Oracle {
     const isElsewhereToo = (id: string): boolean => this.#sent.get(id)?.to.some(other => elsewhere.has(other)) === true
     // Of a join that only its instance knew of, the first message that can have come by this group alone tells where the connection began.
     const begun = since === Infinity
-      ? events.findIndex(event => event.kind === 'message' && this.#where.has(`${group} ${event.id}`) && !isElsewhereToo(event.id))
+      ? events.findIndex(event => event.kind === 'message' && this.#places.has(`${group} ${event.id}`) && !isElsewhereToo(event.id))
       : from
     const begins = begun === -1 ? events.length : begun
     const beginning = since === Infinity ? events[begun] : undefined
-    const first = beginning?.kind === 'message' ? this.#where.get(`${group} ${beginning.id}`) : undefined
+    const first = beginning?.kind === 'message' ? this.#place(group, beginning.id) : undefined
     /** The epochs of logs of the group that the connection was in before the present one. */
     const left = new Set<string>()
     /**
@@ -483,23 +510,38 @@ export class Oracle {
      */
     const isElsewhere = (id: string, { epoch, offset }: Place, index: number): boolean => {
       const isBefore = index < begins || (first !== undefined && epoch === first.epoch && offset < first.offset)
-      return ((this.#sent.get(id)?.at ?? 0) <= joinedAt || isBefore || left.has(epoch)) && isElsewhereToo(id)
+      const isOld = (this.#sent.get(id)?.at ?? 0) <= joinedAt || isBefore || left.has(epoch)
+      return (isOld || isRepaired || this.#isStoredAnew(id)) && isElsewhereToo(id)
     }
+    /** A gap was told just now: what comes after it comes group by group. */
+    let isRepaired = false
+    let gapAt = -Infinity
+    /** A message that was sent before the join may be stored anew after it: the members of that time had it by then. */
+    const isOwed = (id: string): boolean => this.#place(group, id) !== undefined || (this.#sent.get(id)?.at ?? 0) > joinedAt
     let gaps = events.filter(event => event.kind === 'gap' && event.group === group).length
     const everTold = gaps > 0
     let told = false
+    let known = this.violations.length
+    const trace = (index: number): void => {
+      if (this.violations.length === known) return
+      known = this.violations.length
+      const around = events.slice(Math.max(0, index - 20), index + 4).map(event => this.#describe(event))
+      this.traces.push([`${client} was told`, ...around].join('\n'))
+    }
     for (const [index, event] of events.entries()) {
       if (index < from) continue
+      if (event.kind === 'gap') gapAt = event.at
+      isRepaired = event.at < gapAt + catchUpMs
       if (event.kind === 'gap' && event.group === group) {
         gaps--
         told = true
       }
-      const place = event.kind === 'message' ? this.#where.get(`${group} ${event.id}`) : undefined
+      const place = event.kind === 'message' ? this.#cameFrom(group, event.id, before) : undefined
       if (event.kind !== 'message' || place === undefined || isElsewhere(event.id, place, index)) continue
       const what = `${client} got ${event.id} at ${group} ${key(place)} after ${key(before)}`
       if (before === undefined) {
-        const isOwed = (id: string): boolean => (this.#sent.get(id)?.at ?? 0) > since
-        this.#assertMissed(group, place.epoch, 0, place.offset, isOwed, got, gaps, `${what}, the first`)
+        const isOwedFirst = (id: string): boolean => (this.#sent.get(id)?.at ?? 0) > since
+        this.#assertMissed(group, place.epoch, 0, place.offset, isOwedFirst, got, gaps, `${what}, the first`)
       } else if (before.epoch !== place.epoch) {
         left.add(before.epoch)
         // All gaps of the group count that are told from the loss on: the route hears of them after what was on its way, if the connection
@@ -507,23 +549,29 @@ export class Oracle {
         const stayed = live || (events.at(-1)?.at ?? 0) > event.at + catchUpMs
         if (stayed && !everTold) this.violate('lostSilently', what)
       } else if (place.offset <= before.offset) {
-        this.violate('reordered', what)
+        // What came before the gap may have been stored anew, where nobody who could tell was given it the first time.
+        if (!told) this.violate('reordered', what)
       } else if (!told) {
-        this.#assertMissed(group, place.epoch, before.offset, place.offset, () => true, got, gaps, what)
+        this.#assertMissed(group, place.epoch, before.offset, place.offset, isOwed, got, gaps, what)
       }
       before = place
       told = false
+      trace(index)
     }
     const end = this.end(group)
     if (!live || end === undefined || before === undefined || before.epoch !== end.epoch) return
-    this.#assertMissed(group, end.epoch, before.offset, end.offset + 1, () => true, got, gaps, `${client} ends at ${key(before)}`)
+    this.#assertMissed(group, end.epoch, before.offset, end.offset + 1, isOwed, got, gaps, `${client} ends at ${key(before)}`)
+    trace(events.length - 1)
   }
 
   #describe (event: Event): string {
     const at = Math.round(event.at)
     if (event.kind === 'joined') return `${at} joined ${event.group}${event.whole ? '' : ', of which its instance alone knew'}`
     if (event.kind !== 'message') return `${at} ${event.kind} ${event.group}`
-    const places = (this.#sent.get(event.id)?.to ?? []).map(group => `${group} ${this.#where.get(`${group} ${event.id}`)?.offset ?? '?'}`)
+    const places = (this.#sent.get(event.id)?.to ?? []).map(group => {
+      const known = this.#places.get(`${group} ${event.id}`) ?? []
+      return `${group} ${known.map(({ epoch, offset }) => `${epoch.slice(0, 4)}:${offset}`).join(' and ') || '?'}`
+    })
     return `${at} ${event.id} ${places.join(', ')}`
   }
 

@@ -43,6 +43,15 @@ export async function startSingleStore (t: Test): Promise<Store> {
         await redis.admin.flushall()
       },
 
+      async dataLostBeforeReply ({ crowd, stack, random }) {
+        // What was delivered already is stored anew.
+        const wire = random.pick(random.pick(stack.instances).wires)
+        await Promise.race([wire.loseReplyTo('evalsha'), sleep(1_000)])
+        crowd.oracle.dataLost()
+        await redis.admin.flushall()
+        wire.keepReplies()
+      },
+
       async scriptFlush () {
         for (let n = 0; n < 5; n++) {
           await redis.admin.script('FLUSH', 'SYNC')

@@ -133,7 +133,7 @@ t.strictSame(leftovers, [], 'no key and no channel is left')
 t.strictSame(stack.faults, [], 'no instance had anything unhandled')
 
 const { totals, gaps, violations } = oracle
-if (detail) for (const trace of oracle.traces) t.comment(trace)
+for (const trace of oracle.traces.slice(0, 10)) t.comment(trace)
 const seconds = Math.round((performance.now() - startedAt) / 1_000)
 t.comment(`CHAOS_SEED=${seed}: ${JSON.stringify({ seconds, ...totals, gaps, faults: happened }, undefined, 2)}`)
 t.ok(totals.published >= (messages > 50_000 ? messages : 1_000) && totals.stored > totals.published / 4, 'enough was sent, and stored')
