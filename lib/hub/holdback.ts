@@ -128,6 +128,12 @@ export class Holdback {
     return waiting
   }
 
+  /** Whether the message comes before the place where the client of another log is told to go on. */
+  isBehind ({ epoch, offset }: LogPosition): boolean {
+    const behind = this.#end?.behind
+    return behind !== undefined && epoch !== this.#end?.epoch && epoch === behind.epoch && offset <= behind.offset
+  }
+
   /** Whether the client has the message at the position. */
   has (position: LogPosition): boolean {
     if (this.#end === undefined || position.epoch !== this.#end.epoch || position.offset > this.#end.position.offset) return false

@@ -81,7 +81,7 @@ export class LocalMember {
       return true
     }
     if (envelope.position === undefined) return false
-    if (holdback.isGone(envelope.position)) return true
+    if (holdback.isGone(envelope.position) || holdback.isBehind(envelope.position)) return true
     if (holdback.hadBefore(envelope.position)) {
       this.passOver(envelope)
       return true

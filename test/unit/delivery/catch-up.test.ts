@@ -1,6 +1,6 @@
 import t from 'tap'
 import type { LogPosition } from '../../../lib/backplane/backplane.ts'
-import { logStart } from '../../../lib/backplane/position.ts'
+import { formatPosition, logStart } from '../../../lib/backplane/position.ts'
 import type { Backlog } from '../../../lib/delivery/backlog.ts'
 import { CatchUp } from '../../../lib/delivery/catch-up.ts'
 import { GivenRanges } from '../../../lib/delivery/given-ranges.ts'
@@ -55,5 +55,33 @@ t.test('who was told that a log is lost is given nothing of it by an instance th
   }
   t.strictSame(told(undefined, at('old', 38)), expected, 'the instance knows its place only after the page, in the lost log')
   t.strictSame(told(undefined, at('new', 2)), expected, 'or in the next one')
+  t.end()
+})
+
+t.test('a client of another log, which cannot be read, goes on after what came before its page, and is told so once', t => {
+  const connection = fakeConnection('a', undefined, true)
+  const hub = new Hub()
+  hub.add(connection)
+  const joined = hub.join(connection, 'g', member(connection)) as LocalMember
+  const position = (): LogPosition => at('new', 7)
+  const backlog = { lostPlace: () => undefined } as unknown as Backlog
+  const catching = { member: joined, holdback: joined.startHold() }
+  const catchUp = new CatchUp(hub, { position }, backlog, new GivenRanges(hub, { position }), catching, at('old', 48))
+  hub.deliver(logged('new', 6))
+  hub.deliver(logged('new', 7))
+  catchUp.asking()
+  catchUp.give({ recovered: false, reason: 'unavailable', before: at('new', 7), claimed: at('old', 48), messages: [], more: false })
+  // A copy for a group without a log is given all the same: the client has no other.
+  hub.join(connection, 'v', member(connection))
+  hub.deliver({
+    ...messageEnvelope('to both', { origin: 'new', sequence: 0, target: { kind: 'group', name: 'v' } }),
+    shared: true,
+    places: [{ group: 'g', epoch: 'new', offset: 7 }]
+  })
+  for (const offset of [8, 9]) hub.deliver(logged('new', offset))
+  const frames = connection.written.map(text => JSON.parse(text) as { type: string, position?: string, data?: string })
+  t.strictSame(frames.map(({ type, position, data }) => data ?? `${type} ${position}`), [
+    'to both', `gap ${formatPosition(at('new', 7))}`, 'new 8', 'new 9'
+  ])
   t.end()
 })
