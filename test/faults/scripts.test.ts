@@ -190,6 +190,8 @@ t.test('appendToOne and append keep a log the same way, whichever comes when', a
     const other = encodeAppend(keys, batch('two'))
     // The group that both scripts take turns with.
     const both = round % 2 === 0 ? encodeToOne(keys, batch('mix')) ?? other : encodeAppend(keys, batch('mix'))
+    // Redis may lose the hash of a log by itself.
+    if (round % 9 === 4) for (const group of ['one', 'two', 'mix']) await redis.admin.del(keys.logMeta(group))
     for (const call of [one, other, both]) await run(call.script, call.keys, call.args)
     const kept = async (group: string): Promise<unknown> => {
       const entries = await redis.admin.lrangeBuffer(keys.log(group), 0, -1)
@@ -206,6 +208,14 @@ t.test('appendToOne and append keep a log the same way, whichever comes when', a
     t.strictSame(await kept('mix'), await kept('two'))
     t.strictSame(await run(one.script, one.keys, one.args), await run(one.script, one.keys, one.args), 'a repetition changes nothing')
     t.strictSame(await kept('one'), await kept('two'))
+    if (round % 9 !== 7) continue
+    const lists = async (): Promise<unknown> => {
+      return await Promise.all(['one', 'two'].map(async group => await redis.admin.dumpBuffer(keys.log(group))))
+    }
+    const before = await lists()
+    for (const group of ['one', 'two']) await redis.admin.del(keys.logMeta(group))
+    for (const call of [one, other]) await run(call.script, call.keys, call.args)
+    t.strictSame(await lists(), before, 'nor does it where the hash is lost in between')
   }
 })
 
@@ -287,21 +297,25 @@ for (const { name, script, keys: names, args } of [appendCall, appendToOneCall, 
       return await user.eval(script.lua, own.length, ...own, ...call).then(() => 'stored', () => 'refused')
     }
     const outcomes = new Map<string, string>()
-    for (const right of rights) {
+    // Last those where Redis lost the hash of the log as well.
+    for (const [index, right] of [...rights, ...rights].entries()) {
       await redis.admin.flushall()
       for (let sequence = 1; sequence < 6; sequence++) t.equal(await message(sequence), 'stored')
+      const lost = index >= rights.length
+      if (lost) await redis.admin.del(keys.logMeta('g'))
       const before = await everything()
       const latest = async (): Promise<Buffer | undefined> => (await redis.admin.lrangeBuffer(keys.log('g'), -1, -1))[0]
       const last = await latest()
       await allow(`-${right}`)
       const outcome = await message(6)
-      outcomes.set(right, outcome)
+      if (!lost) outcomes.set(right, outcome)
       if (outcome === 'refused') t.strictSame(await everything(), before, right)
       else t.notSame(await latest(), last, right)
       await allow()
       t.equal(await message(7), 'stored')
       const offsets = (await redis.admin.lrangeBuffer(keys.log('g'), 0, -1)).map(bytes => positionOf(bytes).offset)
       t.strictSame(offsets, offsets.map((_, index) => (offsets[0] ?? 0) + index), 'no offset twice')
+      t.ok(await redis.admin.pttl(keys.logMeta('g')) > 0, 'the hash will expire')
     }
     for (const right of ['publish', 'rpush', 'hset', 'time', 'hmget', ...keyed ? ['set', 'get'] : []]) {
       t.equal(outcomes.get(right), 'refused', right)
@@ -336,7 +350,8 @@ t.test('a meta that is no hash counts as no log, and the other logs of the call 
   await redis.admin.flushall()
   await run(appendToOne, [keys.logMeta('ours'), keys.log('ours')], appendToOneCall.args)
   await redis.admin.set(keys.logMeta('theirs'), 'not ours')
-  const ends = await run(readEnds, [keys.logMeta('theirs'), keys.logMeta('ours')], [1_000]) as unknown[]
+  const names = [keys.logMeta('theirs'), keys.logMeta('ours'), keys.log('theirs'), keys.log('ours')]
+  const ends = await run(readEnds, names, [1_000]) as unknown[]
   t.equal(ends.length, 5)
   t.equal(ends[0], null)
   t.equal(ends[2], '1')

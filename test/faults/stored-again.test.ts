@@ -3,6 +3,7 @@
 import t, { type Test } from 'tap'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import { openFramed, type FramedClient } from '../features/framed/framed-client.ts'
+import type { WebsocketGroupsOptions } from '../../plugin.ts'
 import { connect } from '../helpers/client.ts'
 import { freePort } from '../helpers/ports.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
@@ -21,11 +22,11 @@ interface Stage {
   sendTwice (text: string, meanwhile: () => Promise<unknown>): Promise<void>
 }
 
-async function setUp (t: Test): Promise<Stage> {
+async function setUp (t: Test, log: WebsocketGroupsOptions['log'] = undefined): Promise<Stage> {
   const redis = await startRedis(t)
   const wire = await Wire.start(redis.port)
   t.teardown(() => wire.close())
-  const options = { operationTimeoutMs: 5_000, joinTimeoutMs: 5_000 }
+  const options = { operationTimeoutMs: 5_000, joinTimeoutMs: 5_000, ...log === undefined ? {} : { log } }
   const routes = (app: Served['app']): void => app.wsRoom('/:room', { auth: false, group: ({ room }) => room })
   const sending = await serve(t, { ...options, redis: wire.url }, routes)
   const other = await serve(t, { ...options, redis: redis.url }, routes)
@@ -112,6 +113,39 @@ t.test('a client that was away while it was stored again is told its new positio
   t.match(await missed.nextOf('joined'), { recovered: false, reason: 'epoch' })
   t.match(await missed.next(), { type: 'message', data: 'once' })
   t.match(await missed.next(), { type: 'message', data: 'after' })
+})
+
+t.test('a second try finds its message in a log that lost its hash meanwhile', async t => {
+  const { redis, sending, other, sendTwice } = await setUp(t)
+  const clients = [connect(t, `${sending.url}/room`), connect(t, `${other.url}/room`)]
+  await until(async () => await other.app.registry.groupCount('room') === 2)
+  await sending.app.registry.broadcastToGroup('room', 'first')
+  await sendTwice('once', async () => {
+    for (const client of clients) await client.nextWhere(message => message === 'once')
+    await other.app.registry.broadcastToGroup('room', 'between')
+    await redis.admin.del(new Keys('wsg:').logMeta('room'))
+    await other.app.registry.broadcastToGroup('room', 'later')
+  })
+  await sending.app.registry.broadcastToGroup('room', 'after')
+  for (const client of clients) await client.nextWhere(message => message === 'after')
+  const texts = ['first', 'once', 'between', 'later', 'after']
+  for (const { messages } of clients) t.strictSame(messages, texts)
+  t.strictSame((await other.app.registry.history('room')).messages.map(({ data }) => String(data)), texts)
+})
+
+t.test('nor does a second try come twice where the log no longer has the first', async t => {
+  const { redis, sending, other, sendTwice } = await setUp(t, { maxMessages: 3, maxBytes: 100_000, ttlMs: 60_000 })
+  const clients = [connect(t, `${sending.url}/room`), connect(t, `${other.url}/room`)]
+  await until(async () => await other.app.registry.groupCount('room') === 2)
+  await sending.app.registry.broadcastToGroup('room', 'first')
+  await sendTwice('once', async () => {
+    for (const client of clients) await client.nextWhere(message => message === 'once')
+    await redis.admin.del(new Keys('wsg:').logMeta('room'))
+    for (const text of ['1', '2', '3', '4']) await other.app.registry.broadcastToGroup('room', text)
+  })
+  await sending.app.registry.broadcastToGroup('room', 'after')
+  for (const client of clients) await client.nextWhere(message => message === 'after')
+  for (const { messages } of clients) t.strictSame(messages, ['first', 'once', '1', '2', '3', '4', 'after'])
 })
 
 t.test('a second try whose first was lost before anybody saw it is delivered', async t => {

@@ -34,7 +34,8 @@ function rightsOfWriters (keys: Keys): Right[] {
 }
 
 function rightsOfInstances (keys: Keys): Right[] {
-  const [meta, secret, user, blocked] = [keys.logMeta(group), keys.secret, keys.user('user'), keys.blocks]
+  const [meta, log, secret] = [keys.logMeta(group), keys.log(group), keys.secret]
+  const [user, blocked] = [keys.user('user'), keys.blocks]
   const [counts, members, index] = [keys.counts(group), keys.members(group, instance), keys.index(instance)]
   const { leases, instances, generations } = keys
   const inbox = keys.channel({ kind: 'instance', name: instance })
@@ -42,7 +43,7 @@ function rightsOfInstances (keys: Keys): Right[] {
     ...rightsOfWriters(keys),
     ...(['group', 'user', 'instance', 'all'] as const).map(kind => ['unsubscribe', keys.channel({ kind, name: 'name' })]),
     ['publish', inbox, ''], ['pubsub', 'numsub', inbox],
-    ['pttl', meta], ['exists', meta],
+    ['pttl', meta], ['exists', meta], ['exists', log],
     ['hmget', keys.revocations(group), 'a'],
     ['set', secret, '', 'EX', '1', 'NX'], ['get', secret], ['expire', secret, '1'],
     ['zadd', leases, '1', instance], ['zrem', leases, instance], ['zrangebyscore', leases, '-inf', '1'], ['zscore', leases, instance],

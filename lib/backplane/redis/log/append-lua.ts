@@ -1,11 +1,15 @@
 /** A log with this many messages is a long one. */
-const longLog = 16
+export const longLog = 16
 /** By how much the meta of a shorter log outlives its messages (milliseconds). */
 export const shortMetaMs = 1_800_000
 /** How long the meta of a long log is kept at least: a week (milliseconds). */
-const longMetaMs = 604_800_000
+export const longMetaMs = 604_800_000
 /** How long the larger settings of a process count after its last append (seconds). */
 const settingsHoldS = 86_400
+/** Among how many of the latest messages of a log that lost its meta a batch that is sent again is looked for. */
+const recentMessages = 256
+/** A publisher that got no answer tries again for no longer than this (seconds). */
+const retryS = 60
 /** How long a publisher is remembered after its last append (seconds). No retry takes that long. */
 const publisherHoldS = 600
 
@@ -49,16 +53,28 @@ if other and #other == 22 and now - unpacked('>I6', other, 17) <= 600 then
 end`
 
 /**
- * Finds out whether a batch that is sent again is in the log already.
- * Takes of the meta `epoch` and `sent`, the record of the publisher; `last`, the sequence of the last message. Leaves where that message
- * stands in `there`, nil where it is not in the log.
+ * Finds out whether a batch that is sent again is in the log already. `meta`, `list` and `lastNonce` are Lua for the keys and for the nonce
+ * of the last message.
+ * Takes of the meta `epoch` and `sent`, the record of the publisher; `last`, the sequence of the last message; `now`; and what luaFindEnd
+ * leaves. Leaves where that message stands in `there`, nil where it is not in the log.
  */
-export const luaResent = `
+export function luaFindResent (meta: string, list: string, lastNonce: string): string {
+  return `
 local there
 if epoch and sent and #sent == 18 then
   local sequence, stored = unpacked('>I6I6', sent)
   if sequence >= last then there = stored end
+elseif epoch then
+  -- The record may be lost, with the meta, which was written anew then: look for the message itself.
+  local restored = tail and now or tonumber(call('HMGET', ${meta}, 'r')[1])
+  if restored and now - restored <= ${retryS} then
+    local own = ${lastNonce}
+    for _, message in ipairs(call('LRANGE', ${list}, -${recentMessages}, -1)) do
+      if sub(message, 17, 20) == own then there = unpacked('>I6', message, 11) end
+    end
+  end
 end`
+}
 
 /**
  * Ends the script when the Redis user lacks the right to one of the writes. The right to publish is checked at each call, these at the
@@ -79,20 +95,22 @@ permit('LRANGE', list, 0, -1)`
  * the first message of the publisher, or because the key of the list belongs to another program. The commands that follow keep the log
  * small; their failure is no reason to refuse a message.
  * Takes `meta` and `list`; `batch`, `count` messages of `added` bytes together, the largest of `widest`, whose last one has `nonce`, after
- * the nonce `before`; `new`, the epoch of a log that is new; of the meta `offset`, `size`, `largest` and `sent`, the record of the
- * publisher; what luaSettle leaves; `publisher`, `last` and `now`. Leaves the offset of the last message in `offset`, and how many messages
- * the log holds in `length`.
+ * the nonce `before`; `new`, the epoch of a log that is new; `tail`, if the meta is lost; of the meta `offset`, `size`, `largest` and
+ * `sent`, the record of the publisher; what luaSettle leaves; `publisher`, `last` and `now`. Leaves the offset of the last message in
+ * `offset`, and how many messages the log holds in `length`.
  */
 export const luaStore = `
 local try, record = redis.pcall, pack('>I6I6I6', last, offset + count, now)
 if new then
   call('HSET', meta, 's', offset + count, 'n', nonce, publisher, record, 'e', new)
+elseif tail then
+  call('HSET', meta, 's', offset + count, 'n', nonce, publisher, record, 'e', sub(tail, 3, 10), 'r', now)
 else
   call('HSET', meta, 's', offset + count, 'n', nonce, publisher, record)
 end
 local length = count == 1 and try('RPUSH', list, batch[1]) or try('RPUSH', list, unpack(batch))
 if type(length) == 'table' then
-  if new then call('HDEL', meta, 's', 'n', 'e') else call('HSET', meta, 's', offset, 'n', before) end
+  if new or tail then call('HDEL', meta, 's', 'n', 'e', 'r') else call('HSET', meta, 's', offset, 'n', before) end
   if sent then call('HSET', meta, publisher, sent) else call('HDEL', meta, publisher) end
   do return length end
 end
@@ -101,6 +119,10 @@ if new and length > count then
   length = count
 end
 offset = offset + count
+if largest == 0 and length > count then
+  -- The meta was lost. Its list was not.
+  for _, message in ipairs(try('LRANGE', list, 0, -1)) do widest = math.max(widest, #message) end
+end
 if widest > largest then
   largest = widest
   try('HSET', meta, 'g', largest)
@@ -139,7 +161,9 @@ try('PEXPIRE', list, ttl)
 -- messages are rarer than its TTL, or if 16 of them may take longer than the meta lasts.
 local metaTtl = ttl + ${shortMetaMs}
 if offset >= ${longLog} then metaTtl = math.max(${longMetaMs}, 2 * ttl) end
-if offset < ${longLog} + count or offset % 16 < count or length == count or 16 * ttl > metaTtl then try('PEXPIRE', meta, metaTtl) end
+if tail or offset < ${longLog} + count or offset % 16 < count or length == count or 16 * ttl > metaTtl then
+  try('PEXPIRE', meta, metaTtl)
+end
 if offset % 256 < count then
   local fields = try('HGETALL', meta)
   for i = 1, #fields, 2 do

@@ -158,8 +158,11 @@ export class CatchUp {
   }
 
   #deliver (follower: LogFollower, envelope: LoggedEnvelope & StoredEnvelope): void {
+    const { nonce } = envelope.position
+    // Stored twice in one log: its publisher was forgotten with the hash of the log, and the log is too short to show the first one.
+    const there = envelope.retried === true ? follower.placeOf(nonce) : undefined
     follower.advance(envelope.position)
-    const lost = follower.lostPlace(envelope.position.nonce)
+    const lost = there ?? follower.lostPlace(nonce)
     // A message that was stored again may stand anywhere. A message that a failover only seemed to lose stands where it stood: for a moment
     // nodes disagree on which of them is the master.
     const repeated = lost !== undefined && (envelope.retried === true || samePosition(lost, envelope.position)) ? lost : undefined

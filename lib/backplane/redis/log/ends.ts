@@ -58,8 +58,8 @@ export class LogEnds {
   }
 
   async #anyExists (logs: ReadonlyArray<{ readonly group: string }>): Promise<boolean> {
-    const metas = logs.map(({ group }) => this.#keys.logMeta(group))
-    return await this.#link.run(async redis => await redis.exists(metas)) > 0
+    const names = logs.flatMap(({ group }) => [this.#keys.logMeta(group), this.#keys.log(group)])
+    return await this.#link.run(async redis => await redis.exists(names)) > 0
   }
 
   #flush (): void {
@@ -85,8 +85,8 @@ export class LogEnds {
   }
 
   async #ends (groups: readonly string[], keepMs: number): Promise<LogPosition[]> {
-    const metas = groups.map(group => this.#keys.logMeta(group))
-    const reply = await this.#link.bytesScript(readEnds, metas, [keepMs]) as Array<Buffer | null>
+    const names = [...groups.map(group => this.#keys.logMeta(group)), ...groups.map(group => this.#keys.log(group))]
+    const reply = await this.#link.bytesScript(readEnds, names, [keepMs]) as Array<Buffer | null>
     let at = 0
     return groups.map(group => {
       const epoch = reply[at++]

@@ -144,6 +144,14 @@ export class LogFollower {
     return undefined
   }
 
+  /** Where the message with this nonce stands that was delivered from the present log; `undefined` where none is known. */
+  placeOf (nonce: number): LogPosition | undefined {
+    const last = this.#position
+    if (last === undefined || this.#nonces === undefined) return last?.nonce === nonce ? last : undefined
+    const index = this.#nonces.indexOf(nonce)
+    return index === -1 ? undefined : { epoch: last.epoch, offset: last.offset - (last.offset - index) % remembered, nonce }
+  }
+
   /** Frees memory that is no longer needed. */
   tidy (): void {
     const [latest] = this.#lost ?? []

@@ -1,4 +1,5 @@
 import { Script } from '../link/script.ts'
+import { luaFindEnd } from './find-end.ts'
 import { luaDiffering } from './settings.ts'
 
 /**
@@ -14,15 +15,17 @@ export const readLog = new Script(`${luaDiffering}
 local meta = redis.call('HMGET', KEYS[1], 'e', 's', 'n', 'c', 'd')
 -- Only a master may say that messages are lost: a replica may not have them yet. This write changes nothing, and a replica refuses it.
 local function assertMaster () redis.call('HDEL', KEYS[1], '') end
-if not meta[1] then
+local epoch, offset, nonce = meta[1], tonumber(meta[2]), meta[3]
+${luaFindEnd('KEYS[2]')}
+if not epoch then
   if ARGV[1] ~= '' and ARGV[1] ~= '$' then assertMaster() end
   return {5}
 end
-local top, offset, length = tonumber(meta[2]), tonumber(ARGV[2]), redis.call('LLEN', KEYS[2])
+local top, offset, length = offset, tonumber(ARGV[2]), redis.call('LLEN', KEYS[2])
 local count, most, cut = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
 local function rewound ()
   assertMaster()
-  return {3, meta[1], top, meta[3], {}, 0, ''}
+  return {3, epoch, top, nonce, {}, 0, ''}
 end
 local first = top - length + 1
 local status = 0
@@ -30,14 +33,14 @@ if ARGV[1] == '$' then offset = math.max(first - 1, top - count)
 elseif ARGV[1] == '' then
   offset = first - 1
   if first > 1 then status = 4 end
-elseif meta[1] ~= ARGV[1] then
+elseif epoch ~= ARGV[1] then
   assertMaster()
   offset = first - 1
   status = 2
 elseif offset > top then return rewound()
 elseif offset == top then
-  if meta[3] ~= ARGV[3] then return rewound() end
-  return {0, meta[1], top, meta[3], {}, 0, differing(meta[4], meta[5])}
+  if nonce ~= ARGV[3] then return rewound() end
+  return {0, epoch, top, nonce, {}, 0, differing(meta[4], meta[5])}
 elseif offset + 1 < first then offset = first - 1; status = 4 end
 local at, last = offset + 1 - first, math.min(length - 1, offset - first + count)
 local messages, size, piece, full = {}, 0, 1, false
@@ -57,5 +60,5 @@ end
 local fromPosition = status == 0 and ARGV[1] ~= '' and ARGV[1] ~= '$' and offset > 0
 if fromPosition and messages[1] and string.sub(messages[1], 21, 24) ~= ARGV[3] then return rewound() end
 local more = offset + #messages < top and 1 or 0
-return {status, meta[1], top, meta[3], messages, more, differing(meta[4], meta[5])}
+return {status, epoch, top, nonce, messages, more, differing(meta[4], meta[5])}
 `)

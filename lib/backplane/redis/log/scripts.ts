@@ -1,6 +1,7 @@
 import { luaPlaceHead } from '../envelope-extensions.ts'
 import { luaInteger, luaPermit, luaPermitPublish, Script } from '../link/script.ts'
-import { luaHead, luaPermitWrites, luaResent, luaSettle, luaStore } from './append-lua.ts'
+import { longLog, longMetaMs, luaFindResent, luaHead, luaPermitWrites, luaSettle, luaStore } from './append-lua.ts'
+import { luaFindEnd } from './find-end.ts'
 import { luaDiffering } from './settings.ts'
 
 /** How long an idempotency key is remembered. */
@@ -28,7 +29,8 @@ local now = tonumber(call('TIME')[1])
 local fields = call('HMGET', meta, 'e', 's', 'n', 'b', 'g', 'c', 'd', publisher)
 local epoch, offset, nonce, used, earlier, sent = fields[1], tonumber(fields[2]) or 0, fields[3], fields[6], fields[7], fields[8]
 ${luaSettle}
-${luaResent}
+${luaFindEnd('list')}
+${luaFindResent('meta', 'list', 'sub(nonces, -4)')}
 -- Checked before the idempotency record, which may be of this very message if its reply was lost.
 if there then return {epoch, there, nonce, 0, differ, 0} end
 if key then
@@ -103,6 +105,15 @@ for m = 1, messages do
 end
 local now, publisher = tonumber(call('TIME')[1]), 'p' .. ARGV[3]
 
+local function lastNonce (g)
+  for m = messages, 1, -1 do
+    local own = targets[m]
+    for i = 1, #own do
+      if own[i] == g then return sub(ARGV[start + perMessage * (m - 1)], 1, 4) end
+    end
+  end
+end
+
 local logs, fresh, stored = {}, {}, false
 for g = 1, logCount do
   local at, key = 7 + 5 * (g - 1), perLog * (g - 1)
@@ -114,7 +125,8 @@ for g = 1, logCount do
   local used, earlier = meta[6], meta[7]
   ${luaSettle}
   local epoch, offset, nonce, sent = meta[1], tonumber(meta[2]) or 0, meta[3], meta[8]
-  ${luaResent}
+  ${luaFindEnd('KEYS[key + 2]')}
+  ${luaFindResent('KEYS[key + 1]', 'KEYS[key + 2]', 'lastNonce(g)')}
   if there then stored = true end
   if not epoch then offset, nonce = 0, '\\0\\0\\0\\0' end
   local known = keyed and call('GET', KEYS[key + 3])
@@ -122,8 +134,8 @@ for g = 1, logCount do
     at = at, key = key, new = not epoch, epoch = epoch or ARGV[at + 3], offset = offset, nonce = nonce, size = tonumber(meta[4]),
     largest = tonumber(meta[5]) or 0,
     keep = keep, most = most, ttl = ttl, settings = settings, before = nonce,
-    smaller = smaller, differ = differ, sent = sent, stored = there, known = known, last = last, batch = {}, added = 0, widest = 0,
-    published = 0
+    smaller = smaller, differ = differ, sent = sent, tail = tail, stored = there, known = known, last = last,
+    batch = {}, added = 0, widest = 0, published = 0
   }
   -- Fails here if the key holds no list: a failure of the write would come when earlier logs have the message already.
   if logCount > 1 then call('LRANGE', KEYS[key + 2], 1, 0) end
@@ -190,7 +202,7 @@ for g = 1, #fresh do
   local meta, list, batch, count, added, widest = KEYS[log.key + 1], KEYS[log.key + 2], log.batch, #log.batch, log.added, log.widest
   local new, offset, nonce, size, largest, last = log.new and log.epoch, log.offset, log.nonce, log.size, log.largest, log.last
   local keep, most, ttl, settings, smaller = log.keep, log.most, log.ttl, log.settings, log.smaller
-  local before, sent = log.before, log.sent
+  local before, sent, tail = log.before, log.sent, log.tail
   ${luaStore}
   log.offset, log.length = offset, length
   if keyed then call('SET', KEYS[log.key + 3], log.epoch .. pack('>I6', log.offset) .. log.nonce, 'PX', keyTtl) end
@@ -213,24 +225,42 @@ return reply()
 
 /**
  * Reads where logs end.
- * KEYS the meta of each log.  ARGV 1 how long the metas are kept at least (ms), 0 to leave their TTL as it is
+ * KEYS the meta of each log, then the list of each.  ARGV 1 how long the metas are kept at least (ms), 0 to leave their TTL as it is
  * Returns null for a log that is not there, which most users and new groups have, and for any other log: epoch, last offset, last nonce,
  * and '' or two settings that differ.
  */
 export const readEnds = new Script(`${luaInteger}${luaDiffering}
-local keep, ends, count = integer(1, 0), {}, 0
-for k = 1, #KEYS do
+local keep, ends, count, logs = integer(1, 0), {}, 0, #KEYS / 2
+local metas, lists = {}, {}
+for k = 1, logs do
   -- Null where another program has the key, so that the other logs of this call get their answers. New groups have no log, so the epoch
   -- is asked for alone first; logs that are kept are known to be there.
-  local meta = keep > 0 and redis.pcall('HMGET', KEYS[k], 'e', 's', 'n', 'c', 'd') or redis.pcall('HMGET', KEYS[k], 'e')
-  local epoch = meta[1]
+  metas[k] = keep > 0 and redis.pcall('HMGET', KEYS[k], 'e', 's', 'n', 'c', 'd') or redis.pcall('HMGET', KEYS[k], 'e')
+  if metas[k][1] == false then lists[#lists + 1] = KEYS[logs + k] end
+end
+local metaLost = #lists > 0 and redis.call('EXISTS', unpack(lists)) > 0
+for k = 1, logs do
+  local meta = metas[k]
+  local epoch, offset, nonce = meta[1], meta[2], meta[3]
+  if epoch and keep == 0 then
+    meta = redis.call('HMGET', KEYS[k], 'e', 's', 'n', 'c', 'd')
+    offset, nonce = meta[2], meta[3]
+  elseif epoch == false and metaLost then
+    ${luaFindEnd('KEYS[logs + k]')}
+    -- Put back as long as the list is there to tell. Redis may refuse writes now; then a later call does.
+    if tail and keep > 0 then
+      local put = redis.pcall('HSET', KEYS[k], 'e', epoch, 's', offset, 'n', nonce, 'r', redis.call('TIME')[1])
+      if type(put) == 'number' then redis.call('PEXPIRE', KEYS[k], offset >= ${longLog} and math.max(keep, ${longMetaMs}) or keep) end
+    end
+    offset = tail and string.format('%.0f', offset)
+  end
   count = count + 1
   ends[count] = epoch or false
   if epoch then
-    if keep == 0 then meta = redis.call('HMGET', KEYS[k], 'e', 's', 'n', 'c', 'd') end
-    ends[count + 1], ends[count + 2], ends[count + 3] = meta[2], meta[3], differing(meta[4], meta[5])
+    ends[count + 1], ends[count + 2], ends[count + 3] = offset, nonce, differing(meta[4], meta[5])
     count = count + 3
-    if keep > 0 and redis.call('PTTL', KEYS[k]) < keep / 2 then redis.call('PEXPIRE', KEYS[k], keep) end
+    local left = keep > 0 and redis.call('PTTL', KEYS[k])
+    if left and left ~= -2 and left < keep / 2 then redis.call('PEXPIRE', KEYS[k], keep) end
   end
 end
 return ends
