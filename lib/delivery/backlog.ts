@@ -59,13 +59,14 @@ export class Backlog {
   }
 
   /** This instance no longer follows the log: what it remembers of the log may be lost by now. */
-  forget (group: string): void {
-    this.#cache.forget(group)
-  }
+  forget (group: string): void { this.#cache.forget(group) }
 
   /** As `LogCache.lostPlace`. */
-  lostPlace (group: string, position: LogPosition): LogPosition | undefined {
-    return this.#cache.lostPlace(group, position)
+  lostPlace (group: string, position: LogPosition): LogPosition | undefined { return this.#cache.lostPlace(group, position) }
+
+  /** As `LogCache.returnOf`. */
+  returnOf (group: string, meanwhile: string, epoch: string): LogPosition | undefined {
+    return this.#cache.returnOf(group, meanwhile, epoch)
   }
 
   /**

@@ -75,7 +75,8 @@ export class CatchUp {
     const page = await this.#backlog.next(member.group, this.#last)
     if (this.over) return true
     const { reason, before } = page
-    if (reason !== undefined && reason !== 'unavailable' && before !== undefined && !this.#isPast(page.epoch, before.offset)) {
+    const isLost = reason !== undefined && reason !== 'unavailable'
+    if (isLost && before !== undefined && !this.#isPast(page.epoch ?? before.epoch, before.offset)) {
       this.#claimed = undefined
       member.tell({ reason, position: before })
     }
@@ -91,7 +92,7 @@ export class CatchUp {
       this.#last = page.before
       this.#from = page.before?.offset ?? 0
     }
-    this.#epoch = page.epoch ?? this.#epoch
+    this.#epoch = page.epoch ?? (page.recovered === true ? this.#epoch : undefined)
     if (page.recovered === false) this.#told = true
     if (page.claimed !== undefined) this.#claimed = page.claimed
     this.#emptyPages = page.messages.length > 0 ? 0 : this.#emptyPages + 1
@@ -132,6 +133,11 @@ export class CatchUp {
     return this.#claimed !== undefined && this.#claimed.epoch === epoch && offset <= this.#claimed.offset
   }
 
+  /** Whether the group had the log of that epoch only until this log came back: what the client was owed of the former is lost. */
+  #wasBetween (epoch: string | undefined, log: string): boolean {
+    return epoch !== undefined && epoch !== log && this.#backlog.returnOf(this.#catching.member.group, epoch, log) !== undefined
+  }
+
   #replay (envelope: Envelope): void {
     const { member } = this.#catching
     if (envelope.shared && this.#given.has(member, envelope)) member.passOver(envelope)
@@ -153,9 +159,17 @@ export class CatchUp {
     const waiting = member.releaseHold(end)
     // This came before the page was read: the client was told since that the other log is gone.
     const outdated = this.#told && claimed === undefined && this.#heldBefore !== undefined ? waiting.lastIndexOf(this.#heldBefore) : -1
+    // The log that the client goes on in. What came before its first news is of logs that are gone.
+    const log = claimed === undefined ? epoch : behind?.epoch ?? ''
+    const first = log === '' ? -1 : waiting.findIndex(news => epochOf(news) === log)
+    const hasBetween = (first === -1 ? waiting : waiting.slice(0, first)).some(news => this.#wasBetween(epochOf(news), log))
+    let begins = first === -1 && hasBetween ? waiting.length : first
+    // A log that followed none began with the news that there is none.
+    if (claimed !== undefined && epochOf(waiting[begins - 1]) === '') begins--
+    if (hasBetween && !this.#told && last !== undefined) member.tell({ reason: 'epoch', position: last })
     for (const [index, news] of waiting.entries()) {
       if (this.#hub.find(member.connection, member.group) !== member) break
-      if (index <= outdated && isOfAnotherLog(news, epoch)) continue
+      if ((index <= outdated && isOfAnotherLog(news, epoch)) || (index < begins && isOfAnotherLog(news, log))) continue
       if ('reason' in news) member.gap(news)
       else if (!member.hold(news)) this.#replay(news)
     }
@@ -166,9 +180,14 @@ export class CatchUp {
   }
 }
 
-/** Whether this is a message of another log, or the news that such a log is gone. */
+/** Whether this is a message of another log, or the news that such a log is gone, or lost messages. */
 function isOfAnotherLog (news: Envelope | Gap, epoch: string): boolean {
-  return 'reason' in news ? news.reason === 'epoch' : news.position !== undefined && news.position.epoch !== epoch
+  return ('reason' in news && news.reason === 'epoch') || (epochOf(news) ?? epoch) !== epoch
+}
+
+/** The epoch of the log that a message stands in, or that goes on after a gap; `undefined` for a message without a log. */
+function epochOf (news: Envelope | Gap | undefined): string | undefined {
+  return news !== undefined && 'reason' in news ? news.epoch : news?.position?.epoch
 }
 
 function isDelivered (position: LogPosition, reached: LogPosition | undefined): boolean {

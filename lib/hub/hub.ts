@@ -210,8 +210,9 @@ export class Hub {
   }
 
   /** Whether this is a message that was stored anew, and the connection was given it before. */
-  #hasRepeated (connection: LocalConnection, { target, repeated }: Envelope): boolean {
-    return repeated !== undefined && !this.#lateJoiners.misses(connection, target.name, repeated)
+  #hasRepeated (connection: LocalConnection, { target, position, repeated }: Envelope): boolean {
+    return repeated !== undefined &&
+      (repeated.epoch === position?.epoch || !this.#lateJoiners.misses(connection, target.name, repeated))
   }
 
   #membersOf (group: string): ReadonlyMap<LocalConnection, LocalMember> | undefined {

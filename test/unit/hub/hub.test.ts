@@ -306,3 +306,17 @@ t.test('without the backplane, too, what a replay holds back waits for its end',
   for (const one of [inG, inH]) for (const news of one.releaseHold(undefined)) if ('payload' in news) hub.replay(one, news)
   t.strictSame(a.written, ['both'])
 })
+
+t.test('a message that stands twice in one log comes once, also to a client that joined after the log before it was lost', async (t) => {
+  const at = (offset: number): LogPosition => ({ epoch: 'e', offset, nonce: 1 })
+  const a = fakeConnection('a', undefined, true)
+  const hub = hubOf(a)
+  hub.announceGap('g', { reason: 'epoch', position: at(0), epoch: 'e' })
+  hub.join(a, 'g', member(a))
+  hub.deliver(envelope('once', group('g'), { position: at(10) }))
+  hub.deliver(envelope('once', group('g'), { position: at(14), repeated: at(10) }))
+  t.strictSame(a.written.map(text => JSON.parse(text) as object), [
+    { type: 'message', group: 'g', position: formatPosition(at(10)), data: 'once' },
+    { type: 'position', group: 'g', position: formatPosition(at(14)) }
+  ])
+})
