@@ -129,7 +129,7 @@ export class Streams extends Emitter<Heard> {
     try {
       const { ids } = await this.#ask<{ readonly ids: readonly string[] }>('list', { group })
       for (const entry of known) {
-        if (entry.view.state === 'open' && !ids.includes(entry.view.id)) this.#lost(entry)
+        if (!ids.includes(entry.view.id)) this.#lost(entry)
       }
       for (const id of ids) {
         // The group may have been left during a read.
@@ -186,8 +186,9 @@ export class Streams extends Emitter<Heard> {
     return true
   }
 
-  /** The store has the stream no more. */
+  /** The store has the stream no more. That is no loss if its end is known, which may come while it is read. */
   #lost (entry: Entry): void {
+    if (entry.view.state !== 'open') return
     const error = { code: 'WSG_STREAM_UNKNOWN', message: 'the stream can no longer be read' }
     entry.view = { ...entry.view, state: 'failed', error }
     // If its producer writes it again, it is read from the beginning.

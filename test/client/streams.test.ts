@@ -27,6 +27,7 @@ async function reading (t: Test): Promise<{
   read (n: number): Promise<Frame>
   reads (): number
   answer (read: Frame, at: number, text: string, more?: object): void
+  refuse (read: Frame, code: string): void
 }> {
   const server = await scriptedServer(t, { ack: false })
   const { client, events } = recordedClient(t, server.url)
@@ -47,7 +48,8 @@ async function reading (t: Test): Promise<{
     },
     read: async n => await until(() => reads()[n]),
     reads: () => reads().length,
-    answer: ({ id }, ...args) => peer.send({ type: 'ack', id, data: part(...args) })
+    answer: ({ id }, ...args) => peer.send({ type: 'ack', id, data: part(...args) }),
+    refuse: ({ id }, code) => peer.send({ type: 'error', id, code, message: code })
   }
 }
 
@@ -74,6 +76,21 @@ t.test('a single piece that comes while the stream is read, and that the answer 
   await until(() => streams.get('lobby', 'answer')?.state === 'done')
   t.equal(streams.get('lobby', 'answer')?.text, 'abcdefghi')
   t.equal(reads(), 1)
+})
+
+t.test('a stream that ends while it is read, and that the server no longer has, stays done', async t => {
+  const { streams, piece, read, reads, refuse } = await reading(t)
+  await piece(0, 'abc')
+  await piece(6, 'ghi')
+  const first = await read(0)
+  await piece(0, 'abcdefghi', { epoch: 'f', end: 'done' })
+  refuse(first, 'WSG_STREAM_UNKNOWN')
+  // It is read once more where the refusal is handled.
+  await until(async () => {
+    await piece(12, 'jkl', { epoch: 'g' })
+    return reads() === 2
+  })
+  t.match(streams.get('lobby', 'answer'), { state: 'done', text: 'abcdefghi', error: undefined })
 })
 
 t.test('the streams that ended last are kept, whenever they were heard of first', async t => {
