@@ -1,3 +1,5 @@
+import { remembered, repeatMs } from './follower.ts'
+
 /** A log with this many messages is a long one. */
 export const longLog = 16
 /** By how much the meta of a shorter log outlives its messages (milliseconds). */
@@ -6,10 +8,6 @@ export const shortMetaMs = 1_800_000
 export const longMetaMs = 604_800_000
 /** How long the larger settings of a process count after its last append (seconds). */
 const settingsHoldS = 86_400
-/** Among how many of the latest messages of a log that lost its meta a batch that is sent again is looked for. */
-const recentMessages = 256
-/** A publisher that got no answer tries again for no longer than this (seconds). */
-const retryS = 60
 /** How long a publisher is remembered after its last append (seconds). No retry takes that long. */
 const publisherHoldS = 600
 
@@ -53,12 +51,12 @@ if other and #other == 22 and now - unpacked('>I6', other, 17) <= 600 then
 end`
 
 /**
- * Finds out whether a batch that is sent again is in the log already. `meta`, `list` and `lastNonce` are Lua for the keys and for the nonce
- * of the last message.
+ * Finds out whether a batch that is sent again is in the log already. `meta` and `list` are Lua for the keys; `findOwn` is Lua
+ * that leaves the nonce of the last message in `own`.
  * Takes of the meta `epoch` and `sent`, the record of the publisher; `last`, the sequence of the last message; `now`; and what luaFindEnd
  * leaves. Leaves where that message stands in `there`, nil where it is not in the log.
  */
-export function luaFindResent (meta: string, list: string, lastNonce: string): string {
+export function luaFindResent (meta: string, list: string, findOwn: string): string {
   return `
 local there
 if epoch and sent and #sent == 18 then
@@ -67,9 +65,10 @@ if epoch and sent and #sent == 18 then
 elseif epoch then
   -- The record may be lost, with the meta, which was written anew then: look for the message itself.
   local restored = tail and now or tonumber(call('HMGET', ${meta}, 'r')[1])
-  if restored and now - restored <= ${retryS} then
-    local own = ${lastNonce}
-    for _, message in ipairs(call('LRANGE', ${list}, -${recentMessages}, -1)) do
+  if restored and now - restored <= ${repeatMs / 1_000} then
+    local own
+    ${findOwn}
+    for _, message in ipairs(call('LRANGE', ${list}, -${remembered}, -1)) do
       if sub(message, 17, 20) == own then there = unpacked('>I6', message, 11) end
     end
   end

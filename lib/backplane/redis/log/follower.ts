@@ -4,7 +4,7 @@ import type { LoggedEnvelope, LogPosition } from '../../backplane.ts'
 /** How many nonces are kept: they tell a repeated message from another one with the same offset. */
 export const remembered = 256
 /** For how long a publisher may store a message again that a log lost: no retry takes longer (milliseconds). */
-const repeatMs = 60_000
+export const repeatMs = 60_000
 /** How many losses are remembered, each with the nonces that were delivered before it. */
 const maxLost = 2
 /**

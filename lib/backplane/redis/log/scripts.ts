@@ -30,7 +30,7 @@ local fields = call('HMGET', meta, 'e', 's', 'n', 'b', 'g', 'c', 'd', publisher)
 local epoch, offset, nonce, used, earlier, sent = fields[1], tonumber(fields[2]) or 0, fields[3], fields[6], fields[7], fields[8]
 ${luaSettle}
 ${luaFindEnd('list')}
-${luaFindResent('meta', 'list', 'sub(nonces, -4)')}
+${luaFindResent('meta', 'list', 'own = sub(nonces, -4)')}
 -- Checked before the idempotency record, which may be of this very message if its reply was lost.
 if there then return {epoch, there, nonce, 0, differ, 0} end
 if key then
@@ -59,6 +59,13 @@ if key then call('SET', key, epoch .. pack('>I6', offset) .. nonce, 'PX', '${ide
 for n = 1, count do call('PUBLISH', channel, batch[n]) end
 return {epoch, offset, nonce, 0, differ, length}
 `)
+
+/** Leaves the nonce of the last message to log `g` of a call of `append` in `own`. */
+const luaFindLastNonce = `for m = 1, messages do
+      for i = 1, #targets[m] do
+        if targets[m][i] == g then own = sub(ARGV[start + perMessage * (m - 1)], 1, 4) end
+      end
+    end`
 
 /**
  * Appends messages to the logs of some groups and publishes them there, and as volatile copies to further channels, in one step: no message
@@ -105,15 +112,6 @@ for m = 1, messages do
 end
 local now, publisher = tonumber(call('TIME')[1]), 'p' .. ARGV[3]
 
-local function lastNonce (g)
-  for m = messages, 1, -1 do
-    local own = targets[m]
-    for i = 1, #own do
-      if own[i] == g then return sub(ARGV[start + perMessage * (m - 1)], 1, 4) end
-    end
-  end
-end
-
 local logs, fresh, stored = {}, {}, false
 for g = 1, logCount do
   local at, key = 7 + 5 * (g - 1), perLog * (g - 1)
@@ -126,7 +124,7 @@ for g = 1, logCount do
   ${luaSettle}
   local epoch, offset, nonce, sent = meta[1], tonumber(meta[2]) or 0, meta[3], meta[8]
   ${luaFindEnd('KEYS[key + 2]')}
-  ${luaFindResent('KEYS[key + 1]', 'KEYS[key + 2]', 'lastNonce(g)')}
+  ${luaFindResent('KEYS[key + 1]', 'KEYS[key + 2]', luaFindLastNonce)}
   if there then stored = true end
   if not epoch then offset, nonce = 0, '\\0\\0\\0\\0' end
   local known = keyed and call('GET', KEYS[key + 3])
