@@ -2,7 +2,7 @@
 import t, { type Test } from 'tap'
 import { Keys } from '../../lib/backplane/redis/keys.ts'
 import { positionOf } from '../../lib/backplane/redis/envelope.ts'
-import { openFramed } from '../features/framed/framed-client.ts'
+import { openFramed, type FramedClient } from '../features/framed/framed-client.ts'
 import { connect } from '../helpers/client.ts'
 import { noUnhandled } from '../helpers/no-unhandled.ts'
 import { startRedis, type TestRedis } from '../helpers/redis.ts'
@@ -31,6 +31,11 @@ async function setUp (t: Test): Promise<Stage> {
     app.wsRoom('/:room', { auth: false, group: ({ room }) => room, onGap: (_connection, group) => { told.push(group) } })
   })
   return { redis, told, start, a: await start(), b: await start() }
+}
+
+/** The texts that the client was given, and `undefined` for each gap. */
+function toldTo ({ frames }: FramedClient): unknown[] {
+  return frames.filter(({ type }) => type === 'message' || type === 'gap').map(({ data }) => data)
 }
 
 t.test('a group whose hash is lost goes on with its log: nobody is told of a loss, and who was away gets what was missed', async t => {
@@ -65,9 +70,9 @@ t.test('a group whose hash is lost goes on with its log: nobody is told of a los
   await late.nextOf('message', { data: 'five' })
   const texts = ['one', 'two', 'three', 'four', 'five']
   for (const { messages } of raw) t.strictSame(messages, texts)
-  const all = framed.frames.filter(({ type }) => type === 'message' || type === 'gap').map(({ data }) => data)
+  const all = toldTo(framed)
   t.strictSame(all, texts)
-  t.strictSame(late.frames.filter(({ type }) => type === 'message' || type === 'gap').map(({ data }) => data), texts.slice(2))
+  t.strictSame(toldTo(late), texts.slice(2))
   const entries = await redis.admin.lrangeBuffer(keys.log('room'), 0, -1)
   t.strictSame(entries.map(bytes => positionOf(bytes).offset), [1, 2, 3, 4, 5])
   t.equal(new Set(entries.map(bytes => positionOf(bytes).epoch)).size, 1)
@@ -89,7 +94,7 @@ t.test('a group whose list is lost goes on, and only who was away is told so', a
   await redis.admin.del(keys.log('room'))
   await a.registry.broadcastToGroup('room', 'three')
   await framed.nextOf('message', { data: 'three' })
-  t.strictSame(framed.frames.filter(({ type }) => type === 'message' || type === 'gap').map(({ data }) => data), ['one', 'two', 'three'])
+  t.strictSame(toldTo(framed), ['one', 'two', 'three'])
   t.strictSame(told, [])
   const hello = { session: away.welcome.session, resume: { room: position }, grants: { room: grant } }
   const here = await openFramed(t, `${b.url}/room`, { hello })
