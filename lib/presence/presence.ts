@@ -10,7 +10,7 @@ import { parseEvent, type MemberEvent } from './events.ts'
 import { Leaves } from './leaves.ts'
 import { MemberLists, type ListLimits, type ListRead } from './member-lists.ts'
 import { PresenceNews } from './news.ts'
-import { maxPeople, presentMember, Roster, type Change, type PresentMember } from './roster.ts'
+import { maxPeople, memberOfSession, presentMember, Roster, type Change, type PresentMember } from './roster.ts'
 import { StaleLists } from './stale-lists.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 
@@ -94,10 +94,8 @@ export class Presence {
     if (connection.closed) return
     if (!this.#announces(connection)) return this.#counted(connection, group)
     const shown = presentMember(member)
-    let here = this.#here.get(group)
-    if (here === undefined) {
-      this.#here.set(group, here = { roster: undefined, announced: new Map(), members: new Map(), watchers: new Set() })
-    }
+    const here: Here = this.#here.get(group) ?? { roster: undefined, announced: new Map(), members: new Map(), watchers: new Set() }
+    this.#here.set(group, here)
     here.announced.set(connection, this.#news.announce(group, { event: 'join', member: shown }))
     here.members.set(connection, shown)
     if (connection.presence !== true || !connection.framed) return
@@ -130,7 +128,11 @@ export class Presence {
     }
     const here = this.#here.get(group)
     const [announced, member] = [here?.announced.get(connection), here?.members.get(connection)]
-    if (here === undefined || announced === undefined || member === undefined) return
+    if (here === undefined || announced === undefined || member === undefined) {
+      // Its join was not told. Others may know its session nevertheless, as one that is away, and wait for it.
+      const returning = mayComeBack(connection) ? undefined : memberOfSession(connection)
+      return returning === undefined ? undefined : await this.#news.announce(group, { event: 'leave', member: returning })
+    }
     here.announced.delete(connection)
     here.members.delete(connection)
     if (here.members.size === 0) this.#here.delete(group)
@@ -261,10 +263,8 @@ export class Presence {
    * events during the read. A connection missing from the list stays until its leave, which says whether its client may come back.
    */
   #loaded (group: string, { anew, stored, events }: ListRead): Iterable<FramedMember> {
-    const here = this.#here.get(group)
-    if (here === undefined) return []
-    const { roster, members } = here
-    if (roster === undefined) return []
+    const { roster, members } = this.#here.get(group) ?? {}
+    if (roster === undefined || members === undefined) return []
     const gone = new Set(events.filter(({ event }) => event === 'leave' || event === 'away').map(({ member }) => member.connectionId))
     const present = [...(stored ?? []).filter(({ connectionId }) => !gone.has(connectionId)), ...members.values()]
     if (anew && stored !== undefined) {

@@ -72,3 +72,29 @@ t.test('who comes back while its leave is still being stored is told as gone fir
     t.strictSame(told(), ['join', 'leave', 'join'])
   }
 })
+
+t.test('one who came back and is closed for good before the others were told is not waited for', async t => {
+  const { membership, presence, backplane, hub } = fakeInstance()
+  t.teardown(() => presence.close())
+  presence.addRoute(true)
+  const told = (): unknown[] => backplane.published.filter(({ kind }) => kind === 'presence').map(({ command }) => {
+    const { event, member } = JSON.parse(command) as { event: string, member: Member }
+    return [event, member.connectionId, member.session, member.userId]
+  })
+  const back = (id: string): FakeConnection => Object.assign(fakeConnection(id, 'ann', true), { presence: true, sessionName: 's' })
+  const [first, second, third] = [back('ann.1'), back('ann.2'), back('ann.3')]
+  for (const connection of [first, second, third]) hub.add(connection)
+  await membership.join(first, 'lobby')
+  Object.assign(first, { closed: true, closeCode: 1012 })
+  await membership.connectionClosed(first)
+  const joining = (connection: FakeConnection): void => { hub.join(connection, 'lobby', member(connection)) }
+  // What breaks may come back once more: the others wait already.
+  joining(second)
+  Object.assign(second, { closed: true, closeCode: 1006 })
+  await membership.connectionClosed(second)
+  t.strictSame(told(), [['join', 'ann.1', 's', 'ann'], ['away', 'ann.1', 's', 'ann']])
+  joining(third)
+  Object.assign(third, { closed: true, closeCode: 1000, dismissed: true })
+  await membership.connectionClosed(third)
+  t.strictSame(told().slice(2), [['leave', 'ann.3', 's', 'ann']])
+})
