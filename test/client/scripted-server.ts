@@ -97,7 +97,7 @@ export async function scriptedServer (t: Test, script: Script = {}): Promise<Scr
   }
 }
 
-type Recorded = { readonly [Name in keyof ClientEvents]: Array<ClientEvents[Name]> }
+export type Recorded = { readonly [Name in keyof ClientEvents]: Array<ClientEvents[Name]> }
 
 export interface Recording {
   readonly client: Client
