@@ -100,13 +100,14 @@ export class Membership {
 
   /** The client leaves, and may resume when it comes back. */
   async leave (connection: LocalConnection, group: string, reason?: string): Promise<boolean> {
-    if (!this.#takeOut(connection, group)) return false
+    const left = this.#takeOut(connection, group)
+    if (left === undefined) return false
     connection.announce({ type: 'left', group, reason })
     const stored = this.#sync(group, connection.id).then(() => {
       if (!this.#hub.has(group)) this.#occupancy.changed('group', group)
     })
     // The leave begins now: a join that follows may be stored together with it, or sooner.
-    await this.#presence.left(connection, group, stored)
+    await this.#presence.left(left, stored)
     return true
   }
 
@@ -223,10 +224,10 @@ export class Membership {
     this.#backplane.syncMember(group, connection.id).catch(() => {}).finally(() => this.#occupancy.changed('group', group))
   }
 
-  #takeOut (connection: LocalConnection, group: string): boolean {
-    if (this.#hub.leave(connection, group) === undefined) return false
-    if (!this.#hub.has(group)) this.#backplane.unsubscribe({ kind: 'group', name: group })
-    return true
+  #takeOut (connection: LocalConnection, group: string): LocalMember | undefined {
+    const left = this.#hub.leave(connection, group)
+    if (left !== undefined && !this.#hub.has(group)) this.#backplane.unsubscribe({ kind: 'group', name: group })
+    return left
   }
 
   /** Users who make up group names would fill Redis. For clients without a user id only the limits of connections and upgrades apply. */

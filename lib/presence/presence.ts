@@ -10,7 +10,7 @@ import { parseEvent, type MemberEvent } from './events.ts'
 import { Leaves } from './leaves.ts'
 import { MemberLists, type ListLimits, type ListRead } from './member-lists.ts'
 import { PresenceNews } from './news.ts'
-import { maxPeople, memberOfSession, presentMember, Roster, type Change, type PresentMember } from './roster.ts'
+import { maxPeople, presentMember, Roster, type Change, type PresentMember } from './roster.ts'
 import { StaleLists } from './stale-lists.ts'
 import type { EnvelopeFactory } from '../delivery/envelopes.ts'
 
@@ -115,13 +115,13 @@ export class Presence {
   }
 
   /** The connection left the group, or its socket closed. Resolves when that is `stored` and others were told; rejects as `stored` does. */
-  async left (connection: LocalConnection, group: string, stored: Promise<void>): Promise<void> {
-    const tells = this.#announces(connection) || this.#routes.counts
-    await (tells ? this.#leaves.add(connection, group, stored, async () => await this.#left(connection, group)) : stored)
+  async left (left: LocalMember, stored: Promise<void>): Promise<void> {
+    const tells = this.#announces(left.connection) || this.#routes.counts
+    await (tells ? this.#leaves.add(left.connection, left.group, stored, async () => await this.#left(left)) : stored)
   }
 
   /** Never rejects. */
-  async #left (connection: LocalConnection, group: string): Promise<void> {
+  async #left ({ connection, group, member: local }: LocalMember): Promise<void> {
     if (!this.#announces(connection)) {
       this.#counts.remove(group, connection)
       return this.#changedSilently(group)
@@ -130,8 +130,8 @@ export class Presence {
     const [announced, member] = [here?.announced.get(connection), here?.members.get(connection)]
     if (here === undefined || announced === undefined || member === undefined) {
       // Its join was not told. Others may know its session nevertheless, as one that is away, and wait for it.
-      const returning = mayComeBack(connection) ? undefined : memberOfSession(connection)
-      return returning === undefined ? undefined : await this.#news.announce(group, { event: 'leave', member: returning })
+      if (connection.sessionName === undefined || mayComeBack(connection)) return undefined
+      return await this.#news.announce(group, { event: 'leave', member: presentMember(local) })
     }
     here.announced.delete(connection)
     here.members.delete(connection)

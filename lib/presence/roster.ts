@@ -1,4 +1,3 @@
-import type { LocalConnection } from '../connection/connection.ts'
 import type { FramedMember } from '../protocol/frames.ts'
 import type { Member } from '../types.ts'
 
@@ -26,14 +25,6 @@ export const maxPeople = 20_000
 
 export function presentMember ({ instanceId, session, ...member }: Member): PresentMember {
   return { ...member, session: session ?? member.connectionId }
-}
-
-/** What a roster needs to know a connection by its session; `undefined` for a connection without a session. */
-export function memberOfSession (
-  { id, userId, sessionName }: Pick<LocalConnection, 'id' | 'userId' | 'sessionName'>
-): PresentMember | undefined {
-  if (sessionName === undefined) return undefined
-  return { connectionId: id, joinedAt: Date.now(), session: sessionName, ...userId === undefined ? {} : { userId } }
 }
 
 /**

@@ -19,8 +19,9 @@ t.test('who left while nobody here was told is not listed by a read that began b
   backplane.onRead = async () => await new Promise(resolve => { reads.push(resolve) })
   presence.addRoute(true)
   const [first, second] = [watcher('ann'), watcher('bob')]
-  presence.joined(new LocalMember(first, 'lobby', { ...member(first), userId: 'ann' }))
-  await presence.left(first, 'lobby', Promise.resolve())
+  const ann = new LocalMember(first, 'lobby', { ...member(first), userId: 'ann' })
+  presence.joined(ann)
+  await presence.left(ann, Promise.resolve())
   const command = JSON.stringify({ event: 'leave', member: { ...elsewhere, session: elsewhere.connectionId } })
   presence.receive(messageEnvelope('', { kind: 'presence', command }))
   presence.joined(new LocalMember(second, 'lobby', { ...member(second), userId: 'bob' }))
@@ -87,7 +88,9 @@ t.test('one who came back and is closed for good before the others were told is 
   await membership.join(first, 'lobby')
   Object.assign(first, { closed: true, closeCode: 1012 })
   await membership.connectionClosed(first)
-  const joining = (connection: FakeConnection): void => { hub.join(connection, 'lobby', member(connection)) }
+  const joining = (connection: FakeConnection): void => {
+    hub.join(connection, 'lobby', { ...member(connection), userId: 'ann', session: 's' })
+  }
   // What breaks may come back once more: the others wait already.
   joining(second)
   Object.assign(second, { closed: true, closeCode: 1006 })
